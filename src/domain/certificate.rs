@@ -1,0 +1,168 @@
+//! What one X.509 certificate says (RFC 5280), read once and kept as plain values.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use chrono::{DateTime, Utc};
+use thiserror::Error;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer as _;
+use x509_parser::public_key::PublicKey;
+
+use super::identifier::Identifier;
+use super::key_type::KeyType;
+
+/// One certificate and the facts that certfleet acts on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Certificate {
+    der: Vec<u8>,
+    /// Names and addresses of its subject alternative names.
+    pub identifiers: BTreeSet<Identifier>,
+    /// The subject's distinguished name, for people.
+    pub subject: String,
+    /// The issuer's distinguished name, for people.
+    pub issuer: String,
+    /// Lower-case hexadecimal.
+    pub serial: String,
+    /// SHA-256 of the DER form, lower-case hexadecimal.
+    pub fingerprint: String,
+    /// The first second of its life.
+    pub not_before: DateTime<Utc>,
+    /// The last second of its life (inclusive, RFC 5280 section 4.1.2.5).
+    pub not_after: DateTime<Utc>,
+    /// Its key in the spelling of the configuration, where the configuration has one for it.
+    pub key_type: Option<KeyType>,
+    /// Its key in words: "P-256", "RSA 2048".
+    pub key_words: String,
+    /// Whether it may sign certificates.
+    pub is_ca: bool,
+    public: Vec<u8>,
+}
+
+/// Why bytes are not a certificate.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum CertificateError {
+    /// Not DER, or not X.509.
+    #[error("not an X.509 certificate")]
+    Malformed,
+    /// A date outside the years that can be told.
+    #[error("its dates cannot be read")]
+    Dates,
+}
+
+impl Certificate {
+    /// Reads one DER certificate; bytes after it are refused.
+    pub fn from_der(der: &[u8]) -> Result<Self, CertificateError> {
+        let parsed = parse(der)?;
+        let date = |seconds| DateTime::from_timestamp(seconds, 0).ok_or(CertificateError::Dates);
+        let (key_type, key_words) = describe_key(&parsed);
+        Ok(Self {
+            identifiers: alternative_names(&parsed),
+            subject: parsed.subject().to_string(),
+            issuer: parsed.issuer().to_string(),
+            serial: hex(parsed.raw_serial()),
+            fingerprint: hex(digest::digest(&digest::SHA256, der).as_ref()),
+            not_before: date(parsed.validity().not_before.timestamp())?,
+            not_after: date(parsed.validity().not_after.timestamp())?,
+            key_type,
+            key_words,
+            is_ca: parsed.is_ca(),
+            public: parsed.public_key().subject_public_key.data.to_vec(),
+            der: der.to_vec(),
+        })
+    }
+
+    /// The certificate itself.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// The contents of its SubjectPublicKeyInfo bit string.
+    pub fn public(&self) -> &[u8] {
+        &self.public
+    }
+
+    /// From the first to the last second.
+    pub fn lifetime(&self) -> Duration {
+        (self.not_after - self.not_before).to_std().unwrap_or_default()
+    }
+
+    /// Whether `now` lies within its life.
+    pub fn is_current(&self, now: DateTime<Utc>) -> bool {
+        self.not_before <= now && now <= self.not_after
+    }
+
+    /// Those of `wanted` that it does not vouch for.
+    pub fn missing(&self, wanted: &[Identifier]) -> Vec<Identifier> {
+        let covered = |name: &Identifier| self.identifiers.iter().any(|own| own.covers(name));
+        wanted.iter().filter(|name| !covered(name)).cloned().collect()
+    }
+
+    /// Whether `issuer` signed it: names chain and the signature verifies (RFC 5280 section 6.1.3).
+    pub fn is_signed_by(&self, issuer: &Self) -> bool {
+        let (Ok(own), Ok(other)) = (parse(&self.der), parse(&issuer.der)) else { return false };
+        own.issuer() == other.subject() && own.verify_signature(Some(other.public_key())).is_ok()
+    }
+
+    /// Whether it signed itself: a root, or a self-signed leaf.
+    pub fn is_self_signed(&self) -> bool {
+        self.is_signed_by(self)
+    }
+}
+
+fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError> {
+    match X509Certificate::from_der(der) {
+        Ok(([], certificate)) => Ok(certificate),
+        _ => Err(CertificateError::Malformed),
+    }
+}
+
+fn alternative_names(certificate: &X509Certificate<'_>) -> BTreeSet<Identifier> {
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return BTreeSet::new() };
+    let identifier = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => name.parse().ok(),
+        GeneralName::IPAddress(bytes) => address(bytes).map(Identifier::Ip),
+        _ => None,
+    };
+    names.value.general_names.iter().filter_map(identifier).collect()
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(four) = <[u8; 4]>::try_from(bytes) {
+        return Some(Ipv4Addr::from(four).into());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(|sixteen| Ipv6Addr::from(sixteen).into())
+}
+
+fn describe_key(certificate: &X509Certificate<'_>) -> (Option<KeyType>, String) {
+    match certificate.public_key().parsed() {
+        Ok(PublicKey::EC(point)) => match point.key_size() {
+            256 => (Some(KeyType::EcdsaP256), "P-256".to_owned()),
+            384 => (Some(KeyType::EcdsaP384), "P-384".to_owned()),
+            bits => (None, format!("EC {bits}")),
+        },
+        Ok(PublicKey::RSA(key)) => {
+            let bits = key.key_size();
+            let key_type = match bits {
+                2048 => Some(KeyType::Rsa2048),
+                3072 => Some(KeyType::Rsa3072),
+                4096 => Some(KeyType::Rsa4096),
+                _ => None,
+            };
+            (key_type, format!("RSA {bits}"))
+        }
+        _ => (None, certificate.public_key().algorithm.algorithm.to_id_string()),
+    }
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,16 @@
+//! The pure heart: values and rules, with no input, output, clock or randomness.
+//!
+//! Whatever these functions need to know about the world (the time, the listing of a datastore, bytes read from a file) is handed
+//! to them. That is what lets every rule be tested in microseconds, and lets a plan be printed instead of executed.
+
+pub mod bundle;
+pub mod certificate;
+pub mod identifier;
+pub mod key_type;
+pub mod lease;
+pub mod object_key;
+pub mod pem;
+pub mod policy;
+pub mod private_key;
+pub mod record;
+pub mod site;

@@ -1,0 +1,191 @@
+//! Every key of the datastore is built, and read back, here (the layout called format 1).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::site::SiteName;
+
+/// The number of a bundle within its site: 1, 2, 3 …; it only ever goes up and is never used twice.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(transparent)]
+pub struct Generation(pub u64);
+
+impl Generation {
+    /// The one after this. Saturates: ten digits hold three centuries of one a second.
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Which try at making a generation a lease stands for: 1, 2, 3 ….
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(transparent)]
+pub struct Attempt(pub u32);
+
+impl Attempt {
+    /// The first try.
+    pub const FIRST: Self = Self(1);
+
+    /// The one after this.
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// The key of one object, relative to the datastore's prefix.
+///
+/// Its segments come only from [`SiteName::file_name`], numbers and checked names: it never holds an empty segment, `.` or `..`.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ObjectKey(String);
+
+/// What a listed key stands for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Listed {
+    /// A bundle.
+    Bundle(SiteName, Generation),
+    /// A lease.
+    Lease(SiteName, Generation, Attempt),
+    /// The manifest.
+    Manifest,
+    /// Anything else, ours or not: left alone.
+    Other,
+}
+
+impl ObjectKey {
+    /// The record about the datastore itself.
+    pub fn manifest() -> Self {
+        Self("certfleet.json".to_owned())
+    }
+
+    /// Certificate and sealed key of one generation: created once, never changed.
+    pub fn bundle(site: &SiteName, generation: Generation) -> Self {
+        Self(format!("bundles/{}/{:010}", site.file_name(), generation.0))
+    }
+
+    /// The record of who is making a generation.
+    pub fn lease(site: &SiteName, generation: Generation, attempt: Attempt) -> Self {
+        Self(format!("leases/{}/{:010}-{:04}", site.file_name(), generation.0, attempt.0))
+    }
+
+    /// The sealed account at an issuer, or `None` where the issuer's name could leave the prefix.
+    pub fn account(issuer: &str) -> Option<Self> {
+        is_plain_segment(issuer).then(|| Self(format!("accounts/{issuer}")))
+    }
+
+    /// A key for the racing creates by which a datastore is tried; `run` is hexadecimal.
+    pub fn probe(run: &str, round: usize) -> Self {
+        Self(format!("probes/{run}-{round:02}"))
+    }
+
+    /// The prefix of every bundle of a site.
+    pub fn bundles_prefix(site: &SiteName) -> String {
+        format!("bundles/{}/", site.file_name())
+    }
+
+    /// The prefix of every lease on a generation.
+    pub fn leases_prefix(site: &SiteName, generation: Generation) -> String {
+        format!("leases/{}/{:010}-", site.file_name(), generation.0)
+    }
+
+    /// The key as text, without the datastore's own prefix.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Takes a key that a listing yielded; `None` when it could not have come from here (a stranger's object).
+    pub fn from_listing(text: &str) -> Option<Self> {
+        let safe = text.split('/').all(is_plain_segment);
+        safe.then(|| Self(text.to_owned()))
+    }
+
+    /// What this key stands for.
+    pub fn listed(&self) -> Listed {
+        let mut segments = self.0.split('/');
+        match (segments.next(), segments.next(), segments.next(), segments.next()) {
+            (Some("certfleet.json"), None, None, None) => Listed::Manifest,
+            (Some("bundles"), Some(site), Some(number), None) => match (SiteName::from_file_name(site), digits(number, 10)) {
+                (Ok(site), Some(generation)) => Listed::Bundle(site, Generation(generation)),
+                _ => Listed::Other,
+            },
+            (Some("leases"), Some(site), Some(numbers), None) => {
+                let numbers = numbers.split_once('-').map(|(n, a)| (digits(n, 10), digits(a, 4).and_then(|a| u32::try_from(a).ok())));
+                match (SiteName::from_file_name(site), numbers) {
+                    (Ok(site), Some((Some(generation), Some(attempt)))) => Listed::Lease(site, Generation(generation), Attempt(attempt)),
+                    _ => Listed::Other,
+                }
+            }
+            _ => Listed::Other,
+        }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn is_plain_segment(segment: &str) -> bool {
+    let dots = segment == "." || segment == "..";
+    !segment.is_empty() && !dots && segment.len() <= 255 && segment.chars().all(|c| !c.is_control() && c != '/' && c != '\\')
+}
+
+fn digits(text: &str, width: usize) -> Option<u64> {
+    let plain = text.len() == width && text.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(name: &str) -> SiteName {
+        name.parse().expect("a site name")
+    }
+
+    #[test]
+    fn keys_are_those_of_format_1() {
+        let wildcard = site("*.example.com");
+        assert_eq!(ObjectKey::bundle(&wildcard, Generation(7)).as_str(), "bundles/_wildcard.example.com/0000000007");
+        let staging = site("www.example.com+staging");
+        assert_eq!(ObjectKey::lease(&staging, Generation(12), Attempt(3)).as_str(), "leases/www.example.com+staging/0000000012-0003");
+        assert_eq!(ObjectKey::manifest().as_str(), "certfleet.json");
+        assert_eq!(ObjectKey::account("letsencrypt").expect("a key").as_str(), "accounts/letsencrypt");
+    }
+
+    #[test]
+    fn keys_are_read_back() {
+        for name in ["www.example.com", "*.example.com", "192.0.2.1", "2001:db8::1", "a.example+staging"] {
+            let bundle = ObjectKey::bundle(&site(name), Generation(42));
+            assert_eq!(bundle.listed(), Listed::Bundle(site(name), Generation(42)));
+            let lease = ObjectKey::lease(&site(name), Generation(42), Attempt(2));
+            assert_eq!(lease.listed(), Listed::Lease(site(name), Generation(42), Attempt(2)));
+        }
+    }
+
+    #[test]
+    fn strangers_are_left_alone() {
+        for text in ["bundles/www.example.com/7", "bundles/www.example.com/00000000x7", "bundles//0000000007", "leases/a.example/1", "x"] {
+            if let Some(key) = ObjectKey::from_listing(text) {
+                assert_eq!(key.listed(), Listed::Other, "{text}");
+            }
+        }
+        for text in ["bundles/../0000000007", "a//b", "/a", "a/", "", "a\nb"] {
+            assert_eq!(ObjectKey::from_listing(text), None, "{text:?}");
+        }
+        assert_eq!(ObjectKey::account("../x"), None);
+    }
+}

@@ -1,0 +1,193 @@
+//! When a bundle is due: pure rules over what a certificate says, what the configuration wants, and the datastore's time.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::certificate::Certificate;
+use super::identifier::Identifier;
+use super::key_type::KeyType;
+use super::record::PassedOver;
+use super::site::{Method, Site};
+
+/// A bundle with seven days left, or less, is due unless the configuration says otherwise.
+pub const DEFAULT_RENEW_BEFORE: Duration = Duration::from_secs(604_800);
+
+/// Certificates that live less than this are renewed at half their life, as Let's Encrypt advises for its short-lived ones
+/// (<https://letsencrypt.org/docs/integration-guide/>).
+const SHORT_LIFETIME: Duration = Duration::from_secs(10 * 86_400);
+
+/// A bundle as the rules see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// Its leaf.
+    pub leaf: &'a Certificate,
+    /// The name of the issuer that made it, or `None` where nobody recorded it.
+    pub issuer: Option<&'a str>,
+    /// The ACME profile it was asked for with.
+    pub profile: Option<&'a str>,
+    /// Issuers that were preferred but could not make it.
+    pub passed_over: &'a [PassedOver],
+}
+
+/// Why a bundle is due.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Due {
+    /// Little of its life is left.
+    Expiry {
+        /// What is left; zero once it has expired.
+        left: Duration,
+        /// At this much, or less, it is due.
+        threshold: Duration,
+    },
+    /// It vouches for other identifiers than the configuration lists.
+    Identifiers {
+        /// Listed, but not in the certificate.
+        missing: Vec<Identifier>,
+        /// In the certificate, but not listed.
+        extra: Vec<Identifier>,
+    },
+    /// An issuer that is preferred to the one that made it may be tried again, or its issuer is no longer listed.
+    Issuer {
+        /// The issuer that made it.
+        made_by: String,
+    },
+    /// The configuration wants another kind of key.
+    KeyType {
+        /// What it has, in words.
+        has: String,
+        /// What is wanted.
+        wanted: KeyType,
+    },
+    /// The configuration wants another ACME profile.
+    Profile {
+        /// What it was made with.
+        has: Option<String>,
+        /// What is wanted.
+        wanted: Option<String>,
+    },
+    /// A person asked for a new one.
+    Forced,
+}
+
+/// The time left at which a certificate of `lifetime` is due: `renew_before`, but never more than a third of the lifetime, or half of
+/// a lifetime under ten days. Otherwise a 160-hour certificate would be renewed every night.
+pub fn threshold(lifetime: Duration, renew_before: Duration) -> Duration {
+    let share = if lifetime < SHORT_LIFETIME { lifetime / 2 } else { lifetime / 3 };
+    renew_before.min(share)
+}
+
+/// What is left of a certificate's life; zero once it is over.
+pub fn left(leaf: &Certificate, now: DateTime<Utc>) -> Duration {
+    (leaf.not_after - now).to_std().unwrap_or_default()
+}
+
+/// Whether a bundle that can still serve `site` should be replaced, and by which rule.
+pub fn due(candidate: Candidate<'_>, site: &Site, now: DateTime<Utc>) -> Option<Due> {
+    let leaf = candidate.leaf;
+    let left = left(leaf, now);
+    let threshold = threshold(leaf.lifetime(), site.renew_before);
+    if left <= threshold {
+        return Some(Due::Expiry { left, threshold });
+    }
+    identifiers_differ(candidate, site).or_else(|| made_otherwise(candidate, site, now))
+}
+
+/// Supplied certificates may vouch for more than the site needs; those we order vouch for exactly what is configured.
+fn identifiers_differ(candidate: Candidate<'_>, site: &Site) -> Option<Due> {
+    let missing = candidate.leaf.missing(&site.identifiers);
+    let listed: BTreeSet<&Identifier> = site.identifiers.iter().collect();
+    let ordered = site.method == Method::Automatic && candidate.issuer.is_some_and(|issuer| site.issuers.iter().any(|name| name == issuer));
+    let extra: Vec<_> = candidate.leaf.identifiers.iter().filter(|name| ordered && !listed.contains(name)).cloned().collect();
+    (!missing.is_empty() || !extra.is_empty()).then_some(Due::Identifiers { missing, extra })
+}
+
+fn made_otherwise(candidate: Candidate<'_>, site: &Site, now: DateTime<Utc>) -> Option<Due> {
+    // A person's certificate is what it is: nothing we order replaces it before it is due.
+    let made_by = candidate.issuer?;
+    if site.method == Method::Manual || made_by == MANUAL {
+        return None;
+    }
+    if candidate.leaf.key_type != Some(site.key_type) {
+        return Some(Due::KeyType { has: candidate.leaf.key_words.clone(), wanted: site.key_type });
+    }
+    let rank = site.issuers.iter().position(|name| name == made_by);
+    if !preferred(candidate, site, rank, now).is_empty() {
+        return Some(Due::Issuer { made_by: made_by.to_owned() });
+    }
+    let profile_differs = candidate.profile != site.profile.as_deref();
+    profile_differs.then(|| Due::Profile { has: candidate.profile.map(str::to_owned), wanted: site.profile.clone() })
+}
+
+/// The issuer's name in the records of bundles that a person supplied.
+pub const MANUAL: &str = "manual";
+
+/// The issuers worth asking in place of the one at `rank` that made the candidate: those before it whose retry time has come.
+fn preferred<'a>(candidate: Candidate<'_>, site: &'a Site, rank: Option<usize>, now: DateTime<Utc>) -> Vec<&'a str> {
+    let waits = |name: &str| candidate.passed_over.iter().any(|passed| passed.issuer == name && now < passed.retry_at);
+    let before = &site.issuers[..rank.unwrap_or(site.issuers.len())];
+    before.iter().map(String::as_str).filter(|name| !waits(name)).collect()
+}
+
+/// The issuers to ask, in order, for the reason given. To replace a fallback, only those preferred to it are asked: another bundle
+/// of the same fallback would gain nothing.
+pub fn issuers_to_ask<'a>(candidate: Option<Candidate<'_>>, why: Option<&Due>, site: &'a Site, now: DateTime<Utc>) -> Vec<&'a str> {
+    let rank = |candidate: Candidate<'_>| site.issuers.iter().position(|name| Some(name.as_str()) == candidate.issuer);
+    match (candidate, why) {
+        (Some(candidate), Some(Due::Issuer { .. })) => preferred(candidate, site, rank(candidate), now),
+        _ => site.issuers.iter().map(String::as_str).collect(),
+    }
+}
+
+impl Due {
+    /// The stable name of the rule, for machines.
+    pub fn rule(&self) -> &'static str {
+        match self {
+            Self::Expiry { .. } => "expiry",
+            Self::Identifiers { .. } => "identifiers",
+            Self::Issuer { .. } => "issuer",
+            Self::KeyType { .. } => "key-type",
+            Self::Profile { .. } => "profile",
+            Self::Forced => "forced",
+        }
+    }
+}
+
+impl fmt::Display for Due {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Expiry { left, threshold } => {
+                write!(f, "{} left, due at {}", in_words(*left), in_words(*threshold))
+            }
+            Self::Identifiers { missing, extra } => {
+                let names = |list: &[Identifier]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                match (missing.is_empty(), extra.is_empty()) {
+                    (false, true) => write!(f, "it does not cover {}", names(missing)),
+                    (true, _) => write!(f, "it also covers {}", names(extra)),
+                    (false, false) => write!(f, "it does not cover {}, and also covers {}", names(missing), names(extra)),
+                }
+            }
+            Self::Issuer { made_by } => write!(f, "it was made by {made_by}, and a preferred issuer may be asked again"),
+            Self::KeyType { has, wanted } => write!(f, "its key is {has}, {wanted} is wanted"),
+            Self::Profile { has, wanted } => {
+                let name = |profile: &Option<String>| profile.clone().unwrap_or_else(|| "the default".to_owned());
+                write!(f, "its profile is {}, {} is wanted", name(has), name(wanted))
+            }
+            Self::Forced => f.write_str("forced"),
+        }
+    }
+}
+
+/// A duration as people say it, in its largest fitting unit: "6 days", "53 hours", "119 seconds".
+pub fn in_words(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (count, unit) = match seconds {
+        0..120 => (seconds, "second"),
+        120..7_200 => (seconds / 60, "minute"),
+        7_200..259_200 => (seconds / 3_600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}

@@ -1,0 +1,3 @@
+//! Tests of the whole, on real servers: one binary, one module per subject.
+
+mod support;
