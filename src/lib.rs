@@ -5,6 +5,7 @@
 
 pub mod datastore;
 pub mod domain;
+pub mod fleet;
 pub mod issuer;
 pub mod solver;
 pub mod system;

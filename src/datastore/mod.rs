@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::domain::object_key::ObjectKey;
 
 pub mod memory;
+pub mod probe;
 
 /// An object store. Every backend passes one and the same contract suite (`tests/datastore`).
 ///

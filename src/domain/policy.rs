@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use super::certificate::Certificate;
 use super::identifier::Identifier;
 use super::key_type::KeyType;
-use super::record::PassedOver;
+use super::record::{IssuerClass, PassedOver};
 use super::site::{Method, Site};
 
 /// A bundle with seven days left, or less, is due unless the configuration says otherwise.
@@ -24,13 +24,18 @@ const SHORT_LIFETIME: Duration = Duration::from_secs(10 * 86_400);
 pub struct Candidate<'a> {
     /// Its leaf.
     pub leaf: &'a Certificate,
-    /// The name of the issuer that made it, or `None` where nobody recorded it.
-    pub issuer: Option<&'a str>,
+    /// The name of the issuer that made it.
+    pub issuer: &'a str,
+    /// What kind of issuer that is.
+    pub class: IssuerClass,
     /// The ACME profile it was asked for with.
     pub profile: Option<&'a str>,
     /// Issuers that were preferred but could not make it.
     pub passed_over: &'a [PassedOver],
 }
+
+/// The issuer's name in the records of bundles that a person supplied.
+pub const MANUAL: &str = "manual";
 
 /// Why a bundle is due.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -99,46 +104,49 @@ pub fn due(candidate: Candidate<'_>, site: &Site, now: DateTime<Utc>) -> Option<
 fn identifiers_differ(candidate: Candidate<'_>, site: &Site) -> Option<Due> {
     let missing = candidate.leaf.missing(&site.identifiers);
     let listed: BTreeSet<&Identifier> = site.identifiers.iter().collect();
-    let ordered = site.method == Method::Automatic && candidate.issuer.is_some_and(|issuer| site.issuers.iter().any(|name| name == issuer));
-    let extra: Vec<_> = candidate.leaf.identifiers.iter().filter(|name| ordered && !listed.contains(name)).cloned().collect();
+    let supplied = candidate.class == IssuerClass::Manual;
+    let extra: Vec<_> = candidate.leaf.identifiers.iter().filter(|name| !supplied && !listed.contains(name)).cloned().collect();
     (!missing.is_empty() || !extra.is_empty()).then_some(Due::Identifiers { missing, extra })
 }
 
+/// A person's certificate is what it is: nothing we order replaces it before it is due. Nor is anything ordered for a manual site.
 fn made_otherwise(candidate: Candidate<'_>, site: &Site, now: DateTime<Utc>) -> Option<Due> {
-    // A person's certificate is what it is: nothing we order replaces it before it is due.
-    let made_by = candidate.issuer?;
-    if site.method == Method::Manual || made_by == MANUAL {
+    if site.method == Method::Manual || candidate.class == IssuerClass::Manual {
         return None;
     }
     if candidate.leaf.key_type != Some(site.key_type) {
         return Some(Due::KeyType { has: candidate.leaf.key_words.clone(), wanted: site.key_type });
     }
-    let rank = site.issuers.iter().position(|name| name == made_by);
-    if !preferred(candidate, site, rank, now).is_empty() {
-        return Some(Due::Issuer { made_by: made_by.to_owned() });
+    let unlisted = rank(candidate, site).is_none();
+    if unlisted || candidate.class.is_stopgap() && !preferred(candidate, site, now).is_empty() {
+        return Some(Due::Issuer { made_by: candidate.issuer.to_owned() });
     }
-    let profile_differs = candidate.profile != site.profile.as_deref();
+    let profile_differs = candidate.class == IssuerClass::Acme && candidate.profile != site.profile.as_deref();
     profile_differs.then(|| Due::Profile { has: candidate.profile.map(str::to_owned), wanted: site.profile.clone() })
 }
 
-/// The issuer's name in the records of bundles that a person supplied.
-pub const MANUAL: &str = "manual";
+/// Whether the site makes do with a stopgap although its configuration prefers another issuer.
+pub fn makes_do(candidate: Candidate<'_>, site: &Site) -> bool {
+    candidate.class.is_stopgap() && site.method == Method::Automatic && rank(candidate, site) != Some(0)
+}
 
-/// The issuers worth asking in place of the one at `rank` that made the candidate: those before it whose retry time has come.
-fn preferred<'a>(candidate: Candidate<'_>, site: &'a Site, rank: Option<usize>, now: DateTime<Utc>) -> Vec<&'a str> {
+/// The issuers to ask, in order. To replace a stopgap only those preferred to it are asked: another of its kind would gain nothing.
+pub fn issuers_to_ask<'a>(candidate: Option<Candidate<'_>>, why: Option<&Due>, site: &'a Site, now: DateTime<Utc>) -> Vec<&'a str> {
+    match (candidate, why) {
+        (Some(candidate), Some(Due::Issuer { .. })) => preferred(candidate, site, now),
+        _ => site.issuers.iter().map(String::as_str).collect(),
+    }
+}
+
+/// The issuers that are preferred to the one that made the candidate, and whose retry time has come.
+fn preferred<'a>(candidate: Candidate<'_>, site: &'a Site, now: DateTime<Utc>) -> Vec<&'a str> {
     let waits = |name: &str| candidate.passed_over.iter().any(|passed| passed.issuer == name && now < passed.retry_at);
-    let before = &site.issuers[..rank.unwrap_or(site.issuers.len())];
+    let before = &site.issuers[..rank(candidate, site).unwrap_or(site.issuers.len())];
     before.iter().map(String::as_str).filter(|name| !waits(name)).collect()
 }
 
-/// The issuers to ask, in order, for the reason given. To replace a fallback, only those preferred to it are asked: another bundle
-/// of the same fallback would gain nothing.
-pub fn issuers_to_ask<'a>(candidate: Option<Candidate<'_>>, why: Option<&Due>, site: &'a Site, now: DateTime<Utc>) -> Vec<&'a str> {
-    let rank = |candidate: Candidate<'_>| site.issuers.iter().position(|name| Some(name.as_str()) == candidate.issuer);
-    match (candidate, why) {
-        (Some(candidate), Some(Due::Issuer { .. })) => preferred(candidate, site, rank(candidate), now),
-        _ => site.issuers.iter().map(String::as_str).collect(),
-    }
+fn rank(candidate: Candidate<'_>, site: &Site) -> Option<usize> {
+    site.issuers.iter().position(|name| name == candidate.issuer)
 }
 
 impl Due {

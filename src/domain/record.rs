@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::key_type::KeyType;
 use super::object_key::{Attempt, Generation};
 
 /// The version that this release writes, and the newest that it reads.
@@ -81,6 +82,8 @@ pub struct BundleRecord {
     pub generation: Generation,
     /// The name of the issuer that made it; `manual` where a person did.
     pub issuer: String,
+    /// What kind of issuer that is.
+    pub issuer_class: IssuerClass,
     /// The ACME profile that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
@@ -96,6 +99,37 @@ pub struct BundleRecord {
     /// Proof that a holder of the fleet's identity wrote all this; absent where nothing is sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<String>,
+}
+
+/// The kinds of issuers, as far as the trust in their bundles goes.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IssuerClass {
+    /// A CA that speaks ACME.
+    Acme,
+    /// The fleet's own CA: trusted where its root was installed.
+    LocalCa,
+    /// A person.
+    Manual,
+    /// Nobody but the certificate itself.
+    SelfSigned,
+}
+
+impl IssuerClass {
+    /// The spelling in records and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Acme => "acme",
+            Self::LocalCa => "local-ca",
+            Self::Manual => "manual",
+            Self::SelfSigned => "self-signed",
+        }
+    }
+
+    /// Whether its bundles only bridge the time until a preferred issuer delivers.
+    pub fn is_stopgap(self) -> bool {
+        matches!(self, Self::LocalCa | Self::SelfSigned)
+    }
 }
 
 /// A secret as it is stored.
@@ -183,6 +217,18 @@ pub enum LeaseState {
     },
 }
 
+/// What an order is for.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Wanted {
+    /// The identifiers, sorted.
+    pub identifiers: Vec<String>,
+    /// The key.
+    pub key_type: KeyType,
+    /// The ACME profile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+}
+
 /// An ACME order under way (RFC 8555 section 7.1.3).
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct OrderRecord {
@@ -190,6 +236,8 @@ pub struct OrderRecord {
     pub issuer: String,
     /// Its URL.
     pub url: String,
+    /// What was ordered: a successor that wants something else places an order of its own.
+    pub wanted: Wanted,
     /// The key the certificate will be for.
     pub key: Sealed,
 }

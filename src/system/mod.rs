@@ -1,1 +1,6 @@
 //! Small things shared by everything that touches the machine.
+
+pub mod directories;
+pub mod files;
+pub mod lock;
+pub mod random;

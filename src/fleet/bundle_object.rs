@@ -1,0 +1,122 @@
+//! Bundles as they lie in the datastore and in the spool: one object, certificate and sealed key together.
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use super::seal::{Seal, SealError};
+use crate::domain::bundle::{Bundle, BundleError};
+use crate::domain::object_key::Generation;
+use crate::domain::policy::Candidate;
+use crate::domain::record::{self, BundleRecord, Holder, IssuerClass, PassedOver, RecordError, Sealed};
+use crate::domain::site::SiteName;
+
+/// A bundle read back from an object: everything it claims has been proven.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// The record as it was stored.
+    pub record: BundleRecord,
+    /// The bundle in it.
+    pub bundle: Bundle,
+}
+
+/// Where a bundle came from, for its record.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Origin {
+    /// The name of its issuer.
+    pub issuer: String,
+    /// What kind of issuer that is.
+    pub class: IssuerClass,
+    /// The ACME profile that was asked for.
+    pub profile: Option<String>,
+    /// Issuers that were preferred but could not make it.
+    pub passed_over: Vec<PassedOver>,
+}
+
+/// Why an object is not a bundle that can be used.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Not a record of ours.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// An object that was moved from where it was created.
+    #[error("it says it is generation {generation} of {site}: it was copied from there")]
+    Moved {
+        /// The site it was made for.
+        site: String,
+        /// The generation it was made as.
+        generation: Generation,
+    },
+    /// A key that does not open.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// Parts that do not belong together.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+}
+
+impl Opened {
+    /// The bundle as the rules see it.
+    pub fn candidate(&self) -> Candidate<'_> {
+        Candidate {
+            leaf: self.bundle.leaf(),
+            issuer: &self.record.issuer,
+            class: self.record.issuer_class,
+            profile: self.record.profile.as_deref(),
+            passed_over: &self.record.passed_over,
+        }
+    }
+
+    /// Where it came from.
+    pub fn origin(&self) -> Origin {
+        let record = &self.record;
+        Origin {
+            issuer: record.issuer.clone(),
+            class: record.issuer_class,
+            profile: record.profile.clone(),
+            passed_over: record.passed_over.clone(),
+        }
+    }
+}
+
+/// Makes the object of a bundle. The writer's run in it makes its bytes unlike any other writer's.
+pub fn compose(
+    seal: &Seal,
+    site: &SiteName,
+    generation: Generation,
+    bundle: &Bundle,
+    origin: &Origin,
+    holder: &Holder,
+) -> Result<Bytes, SealError> {
+    let key = bundle.key().to_pem();
+    let mut record = BundleRecord {
+        version: record::VERSION,
+        site: site.file_name(),
+        generation,
+        issuer: origin.issuer.clone(),
+        issuer_class: origin.class,
+        profile: origin.profile.clone(),
+        published_by: holder.clone(),
+        passed_over: origin.passed_over.clone(),
+        fullchain: bundle.chain_pem(),
+        key: seal.close(&key)?,
+        proof: None,
+    };
+    record.proof = seal.prove(&record, &key);
+    Ok(record::write(&record).into())
+}
+
+/// Reads an object back, and proves it: format, place, seal, author, chain, key.
+pub fn open(seal: &Seal, site: &SiteName, generation: Generation, bytes: &[u8]) -> Result<Opened, OpenError> {
+    let record: BundleRecord = record::read(bytes)?;
+    if record.site != site.file_name() || record.generation != generation {
+        return Err(OpenError::Moved { site: record.site, generation: record.generation });
+    }
+    // A sealed fleet takes nothing that lies in the clear: anybody who can write to the bucket could have put it there.
+    if matches!((seal, &record.key), (Seal::Age { .. }, Sealed::None { .. })) {
+        return Err(SealError::Forged.into());
+    }
+    let key = seal.open(&record.key)?;
+    seal.check_proof(&record, &key)?;
+    let bundle = Bundle::from_pem(&record.fullchain, &key)?;
+    Ok(Opened { record, bundle })
+}

@@ -1,0 +1,348 @@
+//! `ensure`: for each site a valid bundle, proven in the datastore and kept in runtimedata.
+
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+use thiserror::Error;
+use tokio::time::Instant;
+
+use super::Fleet;
+use super::bundle_object::{self, Opened, Origin};
+use super::election::ElectionError;
+use super::gather::{Gathered, SiteWanted, supplied_origin};
+use super::issue::{Commission, Issuance, problem};
+use super::publish::{PublishError, Published, publish};
+use super::report::{InPlace, Outcome, PlannedSite, Problem, SiteReport};
+use super::seal::SealError;
+use super::snapshot::Snapshot;
+use crate::datastore::{DatastoreError, FailureKind};
+use crate::domain::bundle::Bundle;
+use crate::domain::object_key::{Generation, ObjectKey};
+use crate::domain::plan::{Action, Intent, SitePlan, Source, plan};
+use crate::domain::policy::{self, Due};
+use crate::domain::record::{Holder, PassedOver};
+use crate::domain::site::Site;
+use crate::system::files::FileError;
+
+/// Sites that are worked on at the same time: most of the time goes into waiting for the store and the CA.
+const SITES_AT_ONCE: usize = 8;
+
+/// Whoever has looked this often without an end sees a datastore that does not keep its word.
+const MOST_LOOKS: usize = 20;
+
+/// How long to wait before looking whether somebody else is done: soon at first, then less and less often.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Why nothing could be settled for a site.
+#[derive(Debug, Error)]
+pub enum SiteError {
+    /// The store did not answer, or refused the call.
+    #[error(transparent)]
+    Datastore(#[from] DatastoreError),
+    /// No candidacy was possible.
+    #[error(transparent)]
+    Election(#[from] ElectionError),
+    /// A publication could not be proven.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// A file could not be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A key could not be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The store does not refuse second creates, so nothing may be created.
+    #[error("the datastore accepts a second create of the same object: two machines could publish two certificates for one generation")]
+    NotExclusive,
+    /// The person, or the system, asked the program to end.
+    #[error("interrupted")]
+    Interrupted,
+    /// The datastore contradicts itself.
+    #[error("the datastore showed something else at each of {MOST_LOOKS} looks")]
+    Unsettled,
+}
+
+impl SiteError {
+    fn outcome(&self) -> Outcome {
+        let datastore = match self {
+            Self::Datastore(error) | Self::Election(ElectionError::Datastore(error)) | Self::Publish(PublishError::Datastore(error)) => {
+                error
+            }
+            Self::Interrupted | Self::Unsettled => return Outcome::Temporary,
+            _ => return Outcome::Failed,
+        };
+        match datastore.kind {
+            FailureKind::Passing => Outcome::Temporary,
+            FailureKind::Lasting => Outcome::Failed,
+        }
+    }
+
+    fn hint(&self) -> String {
+        match self {
+            Self::Datastore(error) | Self::Election(ElectionError::Datastore(error)) | Self::Publish(PublishError::Datastore(error)) => {
+                error.hint.clone()
+            }
+            Self::Election(ElectionError::Lease { .. }) => "update certfleet on this machine, or try again in two minutes".to_owned(),
+            Self::Publish(_) => {
+                "the store does not keep what it is given: check its replication and any program that changes objects".to_owned()
+            }
+            Self::File(_) => {
+                "check the free space, the owner and the mode of that directory; the files in place are as they were".to_owned()
+            }
+            Self::Seal(_) => "check the identity file".to_owned(),
+            Self::NotExclusive => {
+                "use a store that honours If-None-Match; or, if only this one machine ever renews, set [datastore] election = \"sole\""
+                    .to_owned()
+            }
+            Self::Interrupted => "run the same command again: it goes on where this run stopped".to_owned(),
+            Self::Unsettled => "see `aws s3 ls` for that prefix: some other program seems to change it".to_owned(),
+        }
+    }
+}
+
+impl Fleet {
+    /// Settles every site, several at a time. The reports come in the order of `wanted`.
+    pub async fn ensure(&self, wanted: &[SiteWanted], snapshot: &Snapshot) -> Vec<SiteReport> {
+        stream::iter(wanted).map(|wanted| self.ensure_site(wanted, snapshot)).buffered(SITES_AT_ONCE).collect().await
+    }
+
+    /// What `ensure` would do, without doing any of it.
+    pub async fn plans(&self, wanted: &[SiteWanted], snapshot: &Snapshot) -> Result<Vec<PlannedSite>, DatastoreError> {
+        let mut plans = Vec::with_capacity(wanted.len());
+        for wanted in wanted {
+            let gathered = self.gather(wanted, snapshot, wanted.intent).await?;
+            plans.push(PlannedSite { site: wanted.site.name.clone(), plan: plan(&gathered.evidence) });
+        }
+        Ok(plans)
+    }
+
+    async fn ensure_site(&self, wanted: &SiteWanted, snapshot: &Snapshot) -> SiteReport {
+        let mut report = SiteReport {
+            site: wanted.site.name.clone(),
+            outcome: Outcome::Done,
+            in_place: None,
+            due: None,
+            refused: Vec::new(),
+            passed_over: Vec::new(),
+            problem: None,
+        };
+        if let Err(error) = self.settle(wanted, snapshot, &mut report).await {
+            report.outcome = error.outcome();
+            report.problem = Some(problem(&error, error.hint()));
+        }
+        report
+    }
+
+    async fn settle(&self, wanted: &SiteWanted, first: &Snapshot, report: &mut SiteReport) -> Result<(), SiteError> {
+        let site = &wanted.site;
+        let mut snapshot = first.clone();
+        let mut intent = wanted.intent;
+        let mut waits = Waits::until(Instant::now() + self.patience);
+        let mut looks = 0;
+        while looks < MOST_LOOKS {
+            looks += 1;
+            if self.interrupt.is_cancelled() {
+                return Err(SiteError::Interrupted);
+            }
+            let gathered = self.gather(wanted, &snapshot, intent).await?;
+            let plan = plan(&gathered.evidence);
+            report.refused.clone_from(&plan.refused);
+            match &plan.action {
+                Action::Keep(_) => {
+                    let stored = gathered.stored.as_ref().ok_or(SiteError::Unsettled)?;
+                    return self.place(site, Source::Datastore, stored, report);
+                }
+                Action::Publish { from, generation } => {
+                    if let Some(opened) = self.publish_found(wanted, &gathered, *from, *generation).await? {
+                        return self.place(site, *from, &opened, report);
+                    }
+                }
+                Action::AskPerson { why } => {
+                    report.due.clone_from(why);
+                    let failure = Failure { problem: ask_person(site, why.as_ref()), passed_over: Vec::new() };
+                    return self.stand_by(wanted, &gathered, &plan, failure, report).await;
+                }
+                Action::Issue { generation, why } => {
+                    report.due.clone_from(why);
+                    self.may_create()?;
+                    let (generation, why) = (*generation, why.as_ref());
+                    let commission = Commission { wanted, intent, generation, why, gathered: &gathered, snapshot: &snapshot };
+                    match self.issue(&commission).await? {
+                        Issuance::Proven(opened) => return self.place(site, Source::Issued, &opened, report),
+                        Issuance::LookAgain => {}
+                        Issuance::Failed(problem, passed_over) => {
+                            let failure = Failure { problem, passed_over };
+                            return self.stand_by(wanted, &gathered, &plan, failure, report).await;
+                        }
+                        Issuance::Busy(holder) => {
+                            self.progress.step(&site.name, &format!("{} is making generation {generation}: waiting", holder.node));
+                            if !waits.wait(&self.interrupt).await {
+                                return self.give_up_waiting(site, &gathered, &holder, generation, report);
+                            }
+                            looks = 0;
+                        }
+                    }
+                }
+            }
+            let next = gathered.evidence.highest.next();
+            snapshot = Snapshot::take_site(&*self.store, &site.name, next).await?;
+            if snapshot.highest(&site.name) >= next {
+                // Somebody has made a new one in the meantime: that is what --force asked for.
+                intent = Intent::IfDue;
+            }
+        }
+        Err(SiteError::Unsettled)
+    }
+
+    /// Publishes what was found here; `None` where the generation turned out to be taken.
+    async fn publish_found(
+        &self,
+        wanted: &SiteWanted,
+        gathered: &Gathered,
+        from: Source,
+        generation: Generation,
+    ) -> Result<Option<Box<Opened>>, SiteError> {
+        self.may_create()?;
+        let name = &wanted.site.name;
+        self.progress.step(name, &format!("publishing the bundle of {from} as generation {generation}"));
+        let compose = |bundle: &Bundle, origin: &Origin| bundle_object::compose(&self.seal, name, generation, bundle, origin, &self.holder);
+        let object = match (from, &gathered.spooled, &gathered.local, &wanted.supplied) {
+            // The very bytes of the earlier try: if that had arrived after all, it is recognised.
+            (Source::Spool, Some(spooled), ..) if spooled.opened.record.generation == generation => spooled.object.clone(),
+            (Source::Spool, Some(spooled), ..) => compose(&spooled.opened.bundle, &spooled.opened.origin())?,
+            (Source::Runtimedata, _, Some((bundle, origin)), _) => compose(bundle, origin)?,
+            (Source::Supplied, _, _, Some(bundle)) => compose(bundle, &supplied_origin())?,
+            _ => return Err(SiteError::Unsettled),
+        };
+        match publish(&*self.store, &self.seal, name, generation, object).await? {
+            Published::Proven(opened) => Ok(Some(opened)),
+            Published::Taken => Ok(None),
+        }
+    }
+
+    /// Nothing new could be had: what still serves stays in place, and is proven in the datastore too.
+    async fn stand_by(
+        &self,
+        wanted: &SiteWanted,
+        gathered: &Gathered,
+        plan: &SitePlan,
+        failure: Failure,
+        report: &mut SiteReport,
+    ) -> Result<(), SiteError> {
+        let site = &wanted.site;
+        let next = gathered.evidence.highest.next();
+        let in_place = match (plan.standby, &gathered.stored) {
+            (Some(Source::Datastore), Some(stored)) => Some((Source::Datastore, Box::new(stored.clone()))),
+            (Some(from), _) => self.publish_found(wanted, gathered, from, next).await?.map(|opened| (from, opened)),
+            (None, _) => None,
+        };
+        report.outcome = Outcome::Failed;
+        if let Some((source, opened)) = in_place {
+            self.place(site, source, &opened, report)?;
+            report.outcome = Outcome::Degraded;
+        }
+        report.passed_over = failure.passed_over;
+        report.problem = Some(failure.problem);
+        Ok(())
+    }
+
+    /// Somebody else takes longer than we wait. What still serves is enough; the next run finds the new one.
+    fn give_up_waiting(
+        &self,
+        site: &Site,
+        gathered: &Gathered,
+        holder: &Holder,
+        generation: Generation,
+        report: &mut SiteReport,
+    ) -> Result<(), SiteError> {
+        let what = format!("{} has been making generation {generation} for longer than this run waits", holder.node);
+        if let Some(stored) = &gathered.stored {
+            self.progress.note(&format!("{}: {what}; its certificate is still valid", site.name));
+            return self.place(site, Source::Datastore, stored, report);
+        }
+        report.outcome = Outcome::Temporary;
+        let hint = "run the same command again in a few minutes".to_owned();
+        report.problem = Some(Problem { what, hint, retry_at: None });
+        Ok(())
+    }
+
+    /// Copies a proven bundle to runtimedata and writes it into the report. The spool has done its duty.
+    fn place(&self, site: &Site, source: Source, opened: &Opened, report: &mut SiteReport) -> Result<(), SiteError> {
+        self.runtimedata.keep(&site.name, &opened.bundle)?;
+        self.spool.clear(&site.name)?;
+        let generation = opened.record.generation;
+        report.in_place = Some(InPlace {
+            source,
+            generation,
+            object: ObjectKey::bundle(&site.name, generation),
+            leaf: opened.bundle.leaf().clone(),
+            issuer: opened.record.issuer.clone(),
+            class: opened.record.issuer_class,
+            directory: self.runtimedata.directory(&site.name),
+        });
+        report.passed_over.clone_from(&opened.record.passed_over);
+        if policy::makes_do(opened.candidate(), site) {
+            report.outcome = Outcome::Degraded;
+            report.problem = Some(makes_do(opened));
+        }
+        Ok(())
+    }
+
+    fn may_create(&self) -> Result<(), SiteError> {
+        match self.creates {
+            super::Creates::Exclusive => Ok(()),
+            super::Creates::Refused => Err(SiteError::NotExclusive),
+        }
+    }
+}
+
+struct Failure {
+    problem: Problem,
+    passed_over: Vec<PassedOver>,
+}
+
+fn ask_person(site: &Site, why: Option<&Due>) -> Problem {
+    let why = why.map_or_else(|| "there is no valid certificate for it".to_owned(), ToString::to_string);
+    let what = format!("its method is manual, and {why}");
+    let hint = format!("certfleet import {} --fullchain FILE --privkey FILE", site.name);
+    Problem { what, hint, retry_at: None }
+}
+
+fn makes_do(opened: &Opened) -> Problem {
+    let passed = &opened.record.passed_over;
+    let reasons = passed.iter().map(|passed| format!("{}: {}", passed.issuer, passed.reason)).collect::<Vec<_>>().join("; ");
+    Problem {
+        what: format!("it makes do with a certificate of {}, because a preferred issuer did not deliver: {reasons}", opened.record.issuer),
+        hint: "clients that do not know this issuer will refuse it; every run asks the preferred issuer again once its retry time has come"
+            .to_owned(),
+        retry_at: passed.iter().map(|passed| passed.retry_at).min(),
+    }
+}
+
+/// The pauses of somebody who waits for another machine.
+struct Waits {
+    deadline: Instant,
+    next: Duration,
+}
+
+impl Waits {
+    fn until(deadline: Instant) -> Self {
+        Self { deadline, next: FIRST_WAIT }
+    }
+
+    /// Waits a little; `false` when there is no time left.
+    async fn wait(&mut self, interrupt: &tokio_util::sync::CancellationToken) -> bool {
+        let now = Instant::now();
+        if now >= self.deadline {
+            return false;
+        }
+        let until = (now + self.next).min(self.deadline);
+        self.next = (self.next * 3 / 2).min(LONGEST_WAIT);
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => {}
+            () = interrupt.cancelled() => {}
+        }
+        true
+    }
+}

@@ -1,0 +1,86 @@
+//! The manifest: written at the first use of a datastore, read at every other.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::identity::{self, IdentityError, SealWanted};
+use super::progress::Progress;
+use super::seal::Seal;
+use super::snapshot::Snapshot;
+use crate::datastore::{Datastore, DatastoreError, Put, PutMode, probe};
+use crate::domain::object_key::ObjectKey;
+use crate::domain::record::{self, ExclusiveCreate, Manifest, RecordError};
+use crate::system::random;
+
+/// A datastore that cannot be used, or not with this configuration.
+#[derive(Debug, Error)]
+pub enum FirstUseError {
+    /// The store did not answer, or refused the call.
+    #[error(transparent)]
+    Datastore(#[from] DatastoreError),
+    /// No identity, or another one.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The manifest is not what this release can use.
+    #[error("the datastore's manifest {} cannot be used", ObjectKey::manifest())]
+    Manifest(#[source] RecordError),
+    /// The store refuses to create the manifest, and does not have it.
+    #[error("the datastore refuses to create {} because it exists, and does not have it when asked for it", ObjectKey::manifest())]
+    Vanished,
+    /// There is no manifest, but there are bundles: making a new identity would lock the fleet out of them.
+    #[error("the datastore holds bundles but no manifest {}, and the identity file {} is missing", ObjectKey::manifest(), path.display())]
+    Headless {
+        /// Where the identity should be.
+        path: PathBuf,
+    },
+}
+
+/// Reads the manifest and finds the seal to it; `None` at the first use.
+pub async fn known(store: &dyn Datastore, wanted: &SealWanted) -> Result<Option<(Manifest, Seal)>, FirstUseError> {
+    let Some(bytes) = store.get(&ObjectKey::manifest()).await? else { return Ok(None) };
+    let manifest: Manifest = record::read(&bytes).map_err(FirstUseError::Manifest)?;
+    let seal = identity::seal_of_known(wanted, &manifest)?;
+    Ok(Some((manifest, seal)))
+}
+
+/// Prepares a datastore that has not been used before: finds or makes the identity, races creates against each other to find out
+/// whether the store honours them, and writes the manifest. Nothing is issued before this has shown that the store can be written.
+pub async fn prepare(
+    store: &dyn Datastore,
+    wanted: &SealWanted,
+    snapshot: &Snapshot,
+    run: &str,
+    progress: &dyn Progress,
+) -> Result<(Manifest, Seal), FirstUseError> {
+    if let SealWanted::Age(identity::IdentityPlace::File(path)) = wanted
+        && snapshot.has_bundles()
+        && !path.exists()
+    {
+        return Err(FirstUseError::Headless { path: path.clone() });
+    }
+    let exclusive_create = probe::exclusive_create(store, run).await?;
+    let (seal, made) = identity::seal_at_first_use(wanted)?;
+    if let Some(path) = made {
+        progress.note(&format!(
+            "made the fleet's identity {}: it opens every private key in the datastore. Keep a copy somewhere safe, and give it to your webservers.",
+            path.display()
+        ));
+    }
+    let manifest = Manifest {
+        version: record::VERSION,
+        fleet: random::name(),
+        recipient: seal.recipient(),
+        exclusive_create,
+        probed_at: snapshot.clock().now(),
+    };
+    let put = store.put(&ObjectKey::manifest(), record::write(&manifest).into(), PutMode::Create).await?;
+    if put == Put::Stored {
+        if exclusive_create == ExclusiveCreate::Honoured {
+            progress.note("the datastore is new, and refuses the second of two creates, as it must");
+        }
+        return Ok((manifest, seal));
+    }
+    // Another machine was first: its manifest holds for all.
+    known(store, wanted).await?.ok_or(FirstUseError::Vanished)
+}

@@ -1,0 +1,221 @@
+//! Having a new bundle made, under a lease: elected, ordered, spooled, published, proven.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::Fleet;
+use super::bundle_object::{self, Opened, Origin};
+use super::election::{Candidacy, Candidate};
+use super::ensure::SiteError;
+use super::gather::{Gathered, SiteWanted};
+use super::lease::HeldLease;
+use super::publish::{Published, publish};
+use super::report::{Problem, in_full};
+use super::snapshot::Snapshot;
+use crate::domain::bundle::Bundle;
+use crate::domain::lease::{Patience, retry_delay};
+use crate::domain::object_key::Generation;
+use crate::domain::plan::Intent;
+use crate::domain::policy::{self, Due};
+use crate::domain::private_key::PrivateKey;
+use crate::domain::record::{Holder, LeaseRecord, LeaseState, PassedOver, Wanted};
+use crate::domain::site::Site;
+use crate::issuer::{IssueError, LeaseEnded, Order, Request};
+
+/// How an issuance went.
+pub(super) enum Issuance {
+    /// The new bundle is in the datastore, and passed over are those issuers that were asked first.
+    Proven(Box<Opened>),
+    /// Something has changed in the datastore: look again.
+    LookAgain,
+    /// Somebody else is at work.
+    Busy(Holder),
+    /// No issuer delivered, now or at an earlier try that is too recent to be repeated.
+    Failed(Problem, Vec<PassedOver>),
+}
+
+/// What is to be made, and why.
+pub(super) struct Commission<'a> {
+    pub(super) wanted: &'a SiteWanted,
+    pub(super) intent: Intent,
+    pub(super) generation: Generation,
+    pub(super) why: Option<&'a Due>,
+    pub(super) gathered: &'a Gathered,
+    pub(super) snapshot: &'a Snapshot,
+}
+
+/// An issuer's answer, in the order in which they were asked.
+struct Asked {
+    made: Option<(Bundle, Origin)>,
+    passed_over: Vec<PassedOver>,
+    hint: String,
+}
+
+impl Fleet {
+    /// Stands for election, and has the bundle made if it is won.
+    pub(super) async fn issue(&self, commission: &Commission<'_>) -> Result<Issuance, SiteError> {
+        let site = &commission.wanted.site;
+        let patience = if commission.intent == Intent::Force { Patience::Overruled } else { Patience::Obeyed };
+        let generation = commission.generation;
+        let candidate = Candidate { store: &self.store, site: &site.name, generation, holder: &self.holder, patience };
+        match candidate.run(commission.snapshot, &self.interrupt).await? {
+            Candidacy::Made => Ok(Issuance::LookAgain),
+            Candidacy::Busy(holder) => Ok(Issuance::Busy(holder)),
+            Candidacy::Waiting { reason, retry_at } => {
+                let hint = "it is tried again by itself after that time; `certfleet ensure --force` tries now".to_owned();
+                let what = format!("making generation {generation} failed lately: {reason}");
+                Ok(Issuance::Failed(Problem { what, hint, retry_at: Some(retry_at) }, Vec::new()))
+            }
+            Candidacy::Won(lease) => self.make(commission, lease, patience).await,
+        }
+    }
+
+    async fn make(&self, commission: &Commission<'_>, lease: HeldLease, patience: Patience) -> Result<Issuance, SiteError> {
+        let site = &commission.wanted.site;
+        if let Err(error) = self.spool.make_room(&site.name) {
+            lease.release().await?;
+            return Err(error.into());
+        }
+        let asked = match self.ask(commission, &lease, patience).await {
+            Ok(asked) => asked,
+            Err(LeaseEnded::Interrupted) => {
+                lease.release().await?;
+                return Err(SiteError::Interrupted);
+            }
+            Err(LeaseEnded::Lost(why)) => {
+                self.progress.step(&site.name, &format!("the lease was lost ({why}): looking again"));
+                return Ok(Issuance::LookAgain);
+            }
+        };
+        let Some((bundle, origin)) = asked.made else {
+            return self.fail(commission, lease, asked.passed_over, asked.hint).await;
+        };
+        let object = bundle_object::compose(&self.seal, &site.name, commission.generation, &bundle, &origin, &self.holder)?;
+        self.spool.keep(&site.name, &object)?;
+        self.progress.step(&site.name, "publishing");
+        let published = publish(&*self.store, &self.seal, &site.name, commission.generation, object).await?;
+        lease.end(|record| record.state = LeaseState::Done).await?;
+        match published {
+            Published::Proven(opened) => Ok(Issuance::Proven(opened)),
+            Published::Taken => {
+                self.spool.clear(&site.name)?;
+                Ok(Issuance::LookAgain)
+            }
+        }
+    }
+
+    /// Asks the issuers in order until one delivers.
+    async fn ask(&self, commission: &Commission<'_>, lease: &HeldLease, patience: Patience) -> Result<Asked, LeaseEnded> {
+        let site = &commission.wanted.site;
+        let now = commission.snapshot.clock().now();
+        let candidate = commission.gathered.stored.as_ref().map(Opened::candidate);
+        let earlier = lease.record().await;
+        let mut asked = Asked { made: None, passed_over: Vec::new(), hint: String::new() };
+        for name in policy::issuers_to_ask(candidate, commission.why, site, now) {
+            let early = earlier.passed_over.iter().find(|passed| passed.issuer == name && now < passed.retry_at);
+            if let Some(early) = early.filter(|_| patience == Patience::Obeyed) {
+                asked.passed_over.push(early.clone());
+                continue;
+            }
+            match self.ask_one(site, name, now, &earlier, lease).await {
+                Ok((bundle, class)) => {
+                    let passed_over = asked.passed_over.clone();
+                    let profile = site.profile.clone();
+                    asked.made = Some((bundle, Origin { issuer: name.to_owned(), class, profile, passed_over }));
+                    return Ok(asked);
+                }
+                Err(IssueError::Ended(ended)) => return Err(ended),
+                Err(IssueError::Refused { reason, hint, retry_after }) => {
+                    self.progress.step(&site.name, &format!("{name} could not deliver: {reason}"));
+                    let retry_at = now + retry_delay(earlier.failures + 1, retry_after);
+                    asked.passed_over.push(PassedOver { issuer: name.to_owned(), reason, retry_at });
+                    asked.hint = hint;
+                }
+            }
+        }
+        Ok(asked)
+    }
+
+    async fn ask_one(
+        &self,
+        site: &Site,
+        name: &str,
+        now: DateTime<Utc>,
+        earlier: &LeaseRecord,
+        lease: &HeldLease,
+    ) -> Result<(Bundle, crate::domain::record::IssuerClass), IssueError> {
+        let refused = |reason: String, hint: &str| IssueError::Refused { reason, hint: hint.to_owned(), retry_after: None };
+        let Some(named) = self.issuers.0.get(name) else {
+            return Err(refused(format!("there is no issuer {name}"), "add an [issuer] table for it"));
+        };
+        self.progress.step(&site.name, &format!("{name}: asking for {}", names(site)));
+        let wanted = wanted(site);
+        let unfinished = self.unfinished(name, &wanted, earlier);
+        let resumed = unfinished.is_some();
+        let mut request =
+            Request { identifiers: site.identifiers.clone(), key_type: site.key_type, profile: site.profile.clone(), now, unfinished };
+        let lease = lease.for_issuer(name, wanted, &self.seal, &*self.progress);
+        let mut bundle = named.issuer.issue(&request, &lease).await?;
+        if resumed && bundle.check(&site.identifiers, now).is_err() {
+            // The order was finished long ago, and what came of it has run out since.
+            request.unfinished = None;
+            bundle = named.issuer.issue(&request, &lease).await?;
+        }
+        if let Err(unfit) = bundle.check(&site.identifiers, now) {
+            return Err(refused(format!("what it issued cannot serve: {unfit}"), "check this issuer with its operator"));
+        }
+        if let Err(reason) = named.anchors.vouch_for(&bundle, now) {
+            let hint = "set chain_trust of this issuer to the root that its chains lead to; what it issued is fetched again then";
+            return Err(refused(format!("what it issued is not trusted: {reason}"), hint));
+        }
+        Ok((bundle, named.class))
+    }
+
+    /// An order of an earlier attempt with the same issuer for the same thing.
+    fn unfinished(&self, issuer: &str, wanted: &Wanted, earlier: &LeaseRecord) -> Option<Order> {
+        let order = earlier.order.as_ref().filter(|order| order.issuer == issuer && order.wanted == *wanted)?;
+        // An order whose key does not open can only be placed anew; the old one runs out by itself.
+        let key = PrivateKey::from_pem(&self.seal.open(&order.key).ok()?).ok()?;
+        Some(Order { url: order.url.clone(), key })
+    }
+
+    async fn fail(
+        &self,
+        commission: &Commission<'_>,
+        lease: HeldLease,
+        passed_over: Vec<PassedOver>,
+        hint: String,
+    ) -> Result<Issuance, SiteError> {
+        let now = commission.snapshot.clock().now();
+        let failures = lease.record().await.failures + 1;
+        let soonest = passed_over.iter().map(|passed| passed.retry_at).min();
+        let retry_at = soonest.unwrap_or_else(|| now + retry_delay(failures, None::<Duration>));
+        let reason = passed_over.iter().map(|passed| format!("{}: {}", passed.issuer, passed.reason)).collect::<Vec<_>>().join("; ");
+        let reason = if reason.is_empty() { "no issuer may be asked now".to_owned() } else { reason };
+        let (recorded, tried) = (reason.clone(), passed_over.clone());
+        lease
+            .end(move |record| {
+                record.state = LeaseState::Failed { reason: recorded, retry_at };
+                record.failures = failures;
+                record.passed_over = tried;
+            })
+            .await?;
+        Ok(Issuance::Failed(Problem { what: reason, hint, retry_at: Some(retry_at) }, passed_over))
+    }
+}
+
+fn wanted(site: &Site) -> Wanted {
+    let mut identifiers: Vec<_> = site.identifiers.iter().map(ToString::to_string).collect();
+    identifiers.sort();
+    Wanted { identifiers, key_type: site.key_type, profile: site.profile.clone() }
+}
+
+fn names(site: &Site) -> String {
+    site.identifiers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The text of a failure that only one error describes.
+pub(super) fn problem(error: &dyn std::error::Error, hint: String) -> Problem {
+    Problem { what: in_full(error), hint, retry_at: None }
+}

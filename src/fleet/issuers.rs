@@ -1,0 +1,85 @@
+//! The issuers of a configuration by name, and whom their bundles must lead to.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use super::bundle_object::Origin;
+use crate::domain::bundle::Bundle;
+use crate::domain::policy::MANUAL;
+use crate::domain::record::IssuerClass;
+use crate::domain::site::{Method, Site};
+use crate::domain::trust::{Trust, TrustError};
+use crate::issuer::Issuer;
+
+/// One issuer.
+#[derive(Clone, Debug)]
+pub struct NamedIssuer {
+    /// What kind it is.
+    pub class: IssuerClass,
+    /// Whom its chains must lead to.
+    pub anchors: Anchors,
+    /// The issuer itself.
+    pub issuer: Arc<dyn Issuer>,
+}
+
+/// Whom the chains of an issuer must lead to.
+#[derive(Clone, Debug)]
+pub enum Anchors {
+    /// Known roots.
+    Given(Trust),
+    /// The local CA's root, which is only there once the CA has been made.
+    RootFile(PathBuf),
+    /// Nobody: the leaf signed itself.
+    OwnLeaf,
+}
+
+/// The issuers of a configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Issuers(pub BTreeMap<String, NamedIssuer>);
+
+impl Anchors {
+    /// Whether a bundle leads where it must; the reason if not.
+    pub fn vouch_for(&self, bundle: &Bundle, now: DateTime<Utc>) -> Result<(), String> {
+        let trust = match self {
+            Self::Given(trust) => trust.clone(),
+            Self::RootFile(path) => {
+                let text = std::fs::read_to_string(path).map_err(|error| format!("the root {} cannot be read: {error}", path.display()))?;
+                Trust::from_pem(&text).map_err(|error| format!("{}: {error}", path.display()))?
+            }
+            Self::OwnLeaf if bundle.leaf().is_self_signed() => return Ok(()),
+            Self::OwnLeaf => return Err("it is not self-signed".to_owned()),
+        };
+        trust.leads_to(bundle.chain(), now).map_err(|error: TrustError| error.to_string())
+    }
+}
+
+impl Issuers {
+    /// Whether a bundle of a known issuer leads to that issuer's roots. What a person supplied, and what an issuer made that is no
+    /// longer configured, has no roots to be held to; the latter is due anyway.
+    pub fn vouch_for(&self, origin: &Origin, bundle: &Bundle, now: DateTime<Utc>) -> Result<(), String> {
+        match self.0.get(&origin.issuer) {
+            Some(named) if origin.class != IssuerClass::Manual => named.anchors.vouch_for(bundle, now),
+            _ => Ok(()),
+        }
+    }
+
+    /// Finds out whose work a bundle without a record is: of the site's issuers, the first whose roots it leads to.
+    pub fn recognise(&self, site: &Site, bundle: &Bundle, now: DateTime<Utc>) -> Result<Origin, String> {
+        let origin = |issuer: &str, class| Origin { issuer: issuer.to_owned(), class, profile: None, passed_over: Vec::new() };
+        if site.method == Method::Manual {
+            return Ok(origin(MANUAL, IssuerClass::Manual));
+        }
+        let mut reasons = Vec::new();
+        for name in &site.issuers {
+            let Some(named) = self.0.get(name) else { continue };
+            match named.anchors.vouch_for(bundle, now) {
+                Ok(()) => return Ok(Origin { profile: site.profile.clone(), ..origin(name, named.class) }),
+                Err(reason) => reasons.push(format!("{name}: {reason}")),
+            }
+        }
+        Err(format!("it comes from none of the site's issuers ({})", reasons.join("; ")))
+    }
+}

@@ -1,0 +1,172 @@
+//! A lease while it is held: refreshed, written to, confirmed, and given back.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
+
+use super::progress::Progress;
+use super::report::in_full;
+use super::seal::Seal;
+use crate::datastore::{Datastore, DatastoreError, Put, PutMode};
+use crate::domain::lease::{REFRESH_EVERY, TRUSTED_FOR};
+use crate::domain::object_key::ObjectKey;
+use crate::domain::record::{self, LeaseRecord, LeaseState, OrderRecord, Wanted};
+use crate::domain::site::SiteName;
+use crate::issuer::{LeaseEnded, Order};
+
+/// A lease that this run created. Dropping it stops the refreshing; the record stays and grows old.
+pub struct HeldLease {
+    inner: Arc<Inner>,
+    refreshing: JoinHandle<()>,
+}
+
+struct Inner {
+    store: Arc<dyn Datastore>,
+    site: SiteName,
+    key: ObjectKey,
+    written: Mutex<Written>,
+    /// Cancelled when the lease is known to be lost.
+    lost: CancellationToken,
+    /// Cancelled when the person wants the program to end.
+    interrupt: CancellationToken,
+}
+
+struct Written {
+    record: LeaseRecord,
+    /// When the last write that succeeded was *sent*: the store's age of the record cannot be greater than what has passed since.
+    at: Instant,
+}
+
+impl HeldLease {
+    /// Starts to hold `record`, which the store has just accepted; the create was sent at `sent`.
+    pub fn hold(store: Arc<dyn Datastore>, site: SiteName, record: LeaseRecord, sent: Instant, interrupt: CancellationToken) -> Self {
+        let key = ObjectKey::lease(&site, record.generation, record.attempt);
+        let written = Mutex::new(Written { record, at: sent });
+        let inner = Arc::new(Inner { store, site, key, written, lost: CancellationToken::new(), interrupt });
+        let refreshing = tokio::spawn(refresh(Arc::clone(&inner)));
+        Self { inner, refreshing }
+    }
+
+    /// The record as it was last written.
+    pub async fn record(&self) -> LeaseRecord {
+        self.inner.written.lock().await.record.clone()
+    }
+
+    /// Ends the lease with its outcome. The record stays: it tells the fleet what happened.
+    pub async fn end(self, change: impl FnOnce(&mut LeaseRecord)) -> Result<(), DatastoreError> {
+        self.refreshing.abort();
+        self.inner.write(change).await
+    }
+
+    /// Whether the lease is still ours: refreshed lately, and nobody has created a later attempt.
+    pub async fn confirm(&self) -> Result<(), LeaseEnded> {
+        if self.inner.interrupt.is_cancelled() {
+            return Err(LeaseEnded::Interrupted);
+        }
+        let generation = self.inner.written.lock().await.record.generation;
+        let own = self.inner.key.clone();
+        let prefix = ObjectKey::leases_prefix(&self.inner.site, generation);
+        let later = self.inner.store.list(&prefix, Some(own.as_str())).await;
+        let later = later.map_err(|error| LeaseEnded::Lost(format!("it could not be confirmed: {}", in_full(&error))))?;
+        let unrefreshed = self.inner.written.lock().await.at.elapsed();
+        if !later.entries.is_empty() {
+            return Err(self.inner.lose("another machine has taken over"));
+        }
+        if unrefreshed > TRUSTED_FOR {
+            return Err(self.inner.lose("it could not be refreshed for a minute"));
+        }
+        Ok(())
+    }
+
+    /// The view of it that issuers get: an order is sealed before it is written down, and steps are told to the person.
+    pub fn for_issuer<'a>(&'a self, issuer: &'a str, wanted: Wanted, seal: &'a Seal, progress: &'a dyn Progress) -> IssuerLease<'a> {
+        IssuerLease { lease: self, issuer, wanted, seal, progress }
+    }
+}
+
+impl Drop for HeldLease {
+    fn drop(&mut self) {
+        self.refreshing.abort();
+    }
+}
+
+impl Inner {
+    async fn write(&self, change: impl FnOnce(&mut LeaseRecord)) -> Result<(), DatastoreError> {
+        let mut written = self.written.lock().await;
+        let mut record = written.record.clone();
+        change(&mut record);
+        let sent = Instant::now();
+        let put: Put = self.store.put(&self.key, record::write(&record).into(), PutMode::Overwrite).await?;
+        debug_assert_eq!(put, Put::Stored, "an overwrite is never refused");
+        *written = Written { record, at: sent };
+        Ok(())
+    }
+
+    fn lose(&self, why: &str) -> LeaseEnded {
+        self.lost.cancel();
+        LeaseEnded::Lost(why.to_owned())
+    }
+}
+
+/// Rewrites the record every [`REFRESH_EVERY`], so that the store shows it young, until the lease can no longer be trusted.
+async fn refresh(inner: Arc<Inner>) {
+    let mut ticks = interval_at(Instant::now() + REFRESH_EVERY, REFRESH_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let unrefreshed = inner.written.lock().await.at.elapsed();
+        if unrefreshed > TRUSTED_FOR {
+            inner.lost.cancel();
+            return;
+        }
+        // A refresh that fails is made good by the next one; a minute of failures ends the lease, above.
+        if let Err(error) = inner.write(|_| {}).await {
+            tracing::debug!(lease = %inner.key, error = in_full(&error), "a lease could not be refreshed");
+        }
+    }
+}
+
+/// See [`HeldLease::for_issuer`].
+pub struct IssuerLease<'a> {
+    lease: &'a HeldLease,
+    issuer: &'a str,
+    wanted: Wanted,
+    seal: &'a Seal,
+    progress: &'a dyn Progress,
+}
+
+#[async_trait]
+impl crate::issuer::Lease for IssuerLease<'_> {
+    async fn record_order(&self, order: &Order) -> Result<(), LeaseEnded> {
+        let key = self.seal.close(&order.key.to_pem()).map_err(|error| LeaseEnded::Lost(in_full(&error)))?;
+        let order = OrderRecord { issuer: self.issuer.to_owned(), url: order.url.clone(), wanted: self.wanted.clone(), key };
+        let written = self.lease.inner.write(|record| record.order = Some(order)).await;
+        written.map_err(|error| LeaseEnded::Lost(format!("the order could not be written down: {}", in_full(&error))))
+    }
+
+    async fn confirm(&self) -> Result<(), LeaseEnded> {
+        self.lease.confirm().await
+    }
+
+    async fn ended(&self) -> LeaseEnded {
+        tokio::select! {
+            () = self.lease.inner.interrupt.cancelled() => LeaseEnded::Interrupted,
+            () = self.lease.inner.lost.cancelled() => LeaseEnded::Lost("it could not be refreshed for a minute".to_owned()),
+        }
+    }
+
+    fn progress(&self, step: &str) {
+        self.progress.step(&self.lease.inner.site, &format!("{}: {step}", self.issuer));
+    }
+}
+
+impl HeldLease {
+    /// Gives the lease back without a result: anybody may try at once. What was recorded of an order stays for the successor.
+    pub async fn release(self) -> Result<(), DatastoreError> {
+        self.end(|record| record.state = LeaseState::Released).await
+    }
+}

@@ -1,0 +1,138 @@
+//! Sealing: private keys and accounts leave the machine only encrypted to the fleet's identity (age, <https://age-encryption.org/v1>).
+
+use age::secrecy::ExposeSecret as _;
+use age::x25519;
+use aws_lc_rs::hmac;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::domain::certificate::hex;
+use crate::domain::record::{BundleRecord, Sealed};
+
+/// Separates the keys of our proofs from any other use of the identity.
+const PROOF_CONTEXT: &[u8] = b"certfleet bundle proof, format 1\n";
+
+/// How secrets are kept in the datastore.
+#[derive(Clone)]
+pub enum Seal {
+    /// Encrypted to the fleet's identity.
+    Age {
+        /// The secret half.
+        identity: x25519::Identity,
+        /// Where it came from, for messages: the path of its file.
+        origin: String,
+    },
+    /// In the clear, because the configuration says so.
+    None,
+}
+
+/// A secret that cannot be opened.
+#[derive(Debug, Error)]
+pub enum SealError {
+    /// Sealed to somebody else.
+    #[error("it is sealed to {recipient}, and the identity in {origin} is that of {own}")]
+    OtherRecipient {
+        /// Whom it is sealed to.
+        recipient: String,
+        /// Where our identity came from.
+        origin: String,
+        /// Our own recipient.
+        own: String,
+    },
+    /// Sealed, and the configuration says `seal = "none"`.
+    #[error("it is sealed to {recipient}, and the configuration says seal = \"none\"")]
+    NoIdentity {
+        /// Whom it is sealed to.
+        recipient: String,
+    },
+    /// Sealed to us, but the ciphertext does not decrypt.
+    #[error("its sealed part was altered or cut off")]
+    Altered,
+    /// Not written by a holder of the identity.
+    #[error("its proof is missing or wrong: it was not written by this fleet, or was altered since")]
+    Forged,
+    /// Encryption failed; the library gives no reason that a person could act on.
+    #[error("sealing failed")]
+    Failed,
+}
+
+impl Seal {
+    /// Whom secrets are sealed to.
+    pub fn recipient(&self) -> Option<String> {
+        match self {
+            Self::Age { identity, .. } => Some(identity.to_public().to_string()),
+            Self::None => None,
+        }
+    }
+
+    /// Seals a secret text.
+    pub fn close(&self, secret: &str) -> Result<Sealed, SealError> {
+        match self {
+            Self::Age { identity, .. } => {
+                let recipient = identity.to_public();
+                let ciphertext = age::encrypt_and_armor(&recipient, secret.as_bytes()).map_err(|_| SealError::Failed)?;
+                Ok(Sealed::Age { recipient: recipient.to_string(), ciphertext })
+            }
+            Self::None => Ok(Sealed::None { plaintext: secret.to_owned() }),
+        }
+    }
+
+    /// Opens what [`Seal::close`] made. What lies in the clear is opened by anybody: an identity may come later than the first bundle.
+    pub fn open(&self, sealed: &Sealed) -> Result<Zeroizing<String>, SealError> {
+        let (recipient, ciphertext) = match sealed {
+            Sealed::None { plaintext } => return Ok(Zeroizing::new(plaintext.clone())),
+            Sealed::Age { recipient, ciphertext } => (recipient.clone(), ciphertext),
+        };
+        let Self::Age { identity, origin } = self else { return Err(SealError::NoIdentity { recipient }) };
+        let own = identity.to_public().to_string();
+        if own != recipient {
+            return Err(SealError::OtherRecipient { recipient, origin: origin.clone(), own });
+        }
+        let bytes = age::decrypt(identity, ciphertext.as_bytes()).map_err(|_| SealError::Altered)?;
+        String::from_utf8(bytes).map(Zeroizing::new).map_err(|_| SealError::Altered)
+    }
+
+    /// Proves that a holder of the identity vouches for a record. Anybody can encrypt *to* the fleet; only the fleet can make this.
+    /// `None` where nothing is sealed.
+    pub fn prove(&self, record: &BundleRecord, key_pem: &str) -> Option<String> {
+        let Self::Age { identity, .. } = self else { return None };
+        Some(hex(hmac::sign(&proof_key(identity), &proof_text(record, key_pem)).as_ref()))
+    }
+
+    /// Checks the proof of a record whose key has been opened.
+    pub fn check_proof(&self, record: &BundleRecord, key_pem: &str) -> Result<(), SealError> {
+        let (Self::Age { identity, .. }, Sealed::Age { .. }) = (self, &record.key) else { return Ok(()) };
+        let proof = record.proof.as_deref().and_then(unhex).ok_or(SealError::Forged)?;
+        hmac::verify(&proof_key(identity), &proof_text(record, key_pem), &proof).map_err(|_| SealError::Forged)
+    }
+}
+
+impl std::fmt::Debug for Seal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Seal({})", self.recipient().as_deref().unwrap_or("none"))
+    }
+}
+
+fn proof_key(identity: &x25519::Identity) -> hmac::Key {
+    let mut material = Zeroizing::new(PROOF_CONTEXT.to_vec());
+    material.extend_from_slice(identity.to_string().expose_secret().as_bytes());
+    hmac::Key::new(hmac::HMAC_SHA256, &material)
+}
+
+/// The fields that a record is acted on by, each with its length before it, so that no two records have the same text.
+fn proof_text(record: &BundleRecord, key_pem: &str) -> Zeroizing<Vec<u8>> {
+    let generation = record.generation.to_string();
+    let class = record.issuer_class.name().to_owned();
+    let profile = record.profile.clone().unwrap_or_default();
+    let mut text = Zeroizing::new(Vec::new());
+    for field in [&record.site, &generation, &record.issuer, &class, &profile, &record.fullchain, key_pem] {
+        text.extend_from_slice(&(field.len() as u64).to_be_bytes());
+        text.extend_from_slice(field.as_bytes());
+    }
+    text
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |at: usize| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    (0..text.len()).step_by(2).map(digit).collect()
+}
