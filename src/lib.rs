@@ -1,6 +1,6 @@
 //! certfleet gives every webserver of a fleet the same valid TLS certificate, with nothing shared between the machines but a bucket.
 //!
-//! Imports go one way: `cli → fleet → {datastore, issuer, solver} → domain`, with [`system`] a leaf beside them and `config → domain`.
+//! Imports go one way: `cli → fleet → {datastore, issuer → solver, target} → domain`, with [`system`] a leaf beside them and `config → domain`.
 //! `tests/tidy.rs` enforces it.
 
 pub mod datastore;
@@ -9,3 +9,4 @@ pub mod fleet;
 pub mod issuer;
 pub mod solver;
 pub mod system;
+pub mod target;

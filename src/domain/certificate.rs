@@ -9,7 +9,8 @@ use aws_lc_rs::digest;
 use chrono::{DateTime, Utc};
 use thiserror::Error;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::oid_registry::OID_PKIX_ACCESS_DESCRIPTOR_CA_ISSUERS;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::public_key::PublicKey;
 
@@ -42,6 +43,19 @@ pub struct Certificate {
     pub is_ca: bool,
     public: Vec<u8>,
 }
+
+/// Signature algorithms by their object identifiers (RFC 4055, RFC 5758, RFC 8410).
+const SIGNATURE_ALGORITHMS: [(&str, &str); 9] = [
+    ("1.2.840.10045.4.3.2", "ECDSA with SHA-256"),
+    ("1.2.840.10045.4.3.3", "ECDSA with SHA-384"),
+    ("1.2.840.10045.4.3.4", "ECDSA with SHA-512"),
+    ("1.2.840.113549.1.1.5", "RSA with SHA-1"),
+    ("1.2.840.113549.1.1.10", "RSA-PSS"),
+    ("1.2.840.113549.1.1.11", "RSA with SHA-256"),
+    ("1.2.840.113549.1.1.12", "RSA with SHA-384"),
+    ("1.2.840.113549.1.1.13", "RSA with SHA-512"),
+    ("1.3.101.112", "Ed25519"),
+];
 
 /// Why bytes are not a certificate.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -84,6 +98,35 @@ impl Certificate {
     /// The contents of its SubjectPublicKeyInfo bit string.
     pub fn public(&self) -> &[u8] {
         &self.public
+    }
+
+    /// SHA-256 of its SubjectPublicKeyInfo, lower-case hexadecimal: the same for every certificate of one key.
+    pub fn public_fingerprint(&self) -> String {
+        let digest = |parsed: &X509Certificate<'_>| hex(digest::digest(&digest::SHA256, parsed.public_key().raw).as_ref());
+        parse(&self.der).map(|parsed| digest(&parsed)).unwrap_or_default()
+    }
+
+    /// Where its issuer's certificate can be had (authority information access, caIssuers; RFC 5280 section 4.2.2.1).
+    pub fn ca_issuers(&self) -> Option<String> {
+        let parsed = parse(&self.der).ok()?;
+        let access = parsed.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityInfoAccess(access) => Some(access),
+            _ => None,
+        })?;
+        let issuers = access.iter().filter(|description| description.access_method == OID_PKIX_ACCESS_DESCRIPTOR_CA_ISSUERS);
+        let mut urls = issuers.filter_map(|description| match description.access_location {
+            GeneralName::URI(url) => Some(url.to_owned()),
+            _ => None,
+        });
+        urls.next()
+    }
+
+    /// The algorithm that it is signed with, in words: "ECDSA with SHA-256"; its number where it has no name here.
+    pub fn signature_words(&self) -> String {
+        let Ok(parsed) = parse(&self.der) else { return String::new() };
+        let number = parsed.signature_algorithm.algorithm.to_id_string();
+        let name = SIGNATURE_ALGORITHMS.iter().find(|(known, _)| *known == number).map(|(_, name)| (*name).to_owned());
+        name.unwrap_or(number)
     }
 
     /// From the first to the last second.

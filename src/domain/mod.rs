@@ -5,6 +5,7 @@
 
 pub mod bundle;
 pub mod certificate;
+pub mod description;
 pub mod identifier;
 pub mod key_type;
 pub mod lease;
@@ -15,4 +16,5 @@ pub mod policy;
 pub mod private_key;
 pub mod record;
 pub mod site;
+pub mod supplied;
 pub mod trust;

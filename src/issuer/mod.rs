@@ -12,6 +12,10 @@ use crate::domain::identifier::Identifier;
 use crate::domain::key_type::KeyType;
 use crate::domain::private_key::PrivateKey;
 
+pub mod leaf;
+pub mod local_ca;
+pub mod self_signed;
+
 /// Makes bundles.
 #[async_trait]
 pub trait Issuer: fmt::Debug + Send + Sync {
