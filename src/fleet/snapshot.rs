@@ -44,11 +44,11 @@ impl Snapshot {
         Ok(Self::read(&store.list("", None).await?))
     }
 
-    /// Lists what concerns one site from a generation on: a waiting node asks for no more.
-    pub async fn take_site(store: &dyn Datastore, site: &SiteName, from: Generation) -> Result<Self, DatastoreError> {
+    /// Lists what concerns the making of one generation: the bundle before it, itself and later ones, and its leases.
+    pub async fn take_site(store: &dyn Datastore, site: &SiteName, next: Generation) -> Result<Self, DatastoreError> {
         let bundles = ObjectKey::bundles_prefix(site);
-        let before = ObjectKey::bundle(site, Generation(from.0.saturating_sub(1)));
-        let leases = ObjectKey::leases_prefix(site, from);
+        let before = ObjectKey::bundle(site, Generation(next.0.saturating_sub(2)));
+        let leases = ObjectKey::leases_prefix(site, next);
         let (mut bundles, leases) =
             futures_util::future::try_join(store.list(&bundles, Some(before.as_str())), store.list(&leases, None)).await?;
         bundles.entries.extend(leases.entries);

@@ -1,0 +1,478 @@
+//! The use cases on a datastore in memory, with time that the test moves. What is issued is real; what is lost, is lost on purpose.
+
+mod machine;
+
+use std::time::Duration;
+
+use certfleet::domain::object_key::{Attempt, Generation, ObjectKey};
+use certfleet::domain::plan::{Intent, Source};
+use certfleet::domain::record::{self, BundleRecord, LeaseRecord, LeaseState};
+use certfleet::fleet::bundle_object;
+use certfleet::fleet::report::Outcome;
+use futures_util::future::join_all;
+
+use self::machine::{DAY, Loss, World, forced, site};
+
+fn bundle_key(generation: u64) -> ObjectKey {
+    ObjectKey::bundle(&site(&["ca"]).site.name, Generation(generation))
+}
+
+fn lease_key(generation: u64, attempt: u32) -> ObjectKey {
+    ObjectKey::lease(&site(&["ca"]).site.name, Generation(generation), Attempt(attempt))
+}
+
+async fn lease(world: &World, generation: u64, attempt: u32) -> LeaseRecord {
+    record::read(&world.object(&lease_key(generation, attempt)).await).expect("a lease")
+}
+
+#[track_caller]
+fn assert_done(report: &certfleet::fleet::report::SiteReport, source: Source, generation: u64) {
+    assert_eq!(report.outcome, Outcome::Done, "{report:?}");
+    let in_place = report.in_place.as_ref().expect("something in place");
+    assert_eq!((in_place.source, in_place.generation), (source, Generation(generation)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn twenty_machines_at_once_issue_once() {
+    let world = World::new();
+    let machines: Vec<_> = (0..20).map(|number| world.machine(&format!("ws-{number}"))).collect();
+    let reports = join_all(machines.iter().map(|machine| machine.ensure(site(&["ca"])))).await;
+    assert_eq!(world.ca.issued(), 1);
+    let fingerprint = |report: &certfleet::fleet::report::SiteReport| report.in_place.as_ref().expect("in place").leaf.fingerprint.clone();
+    for (report, machine) in reports.iter().zip(&machines) {
+        assert_eq!(report.outcome, Outcome::Done, "{report:?}");
+        assert_eq!(fingerprint(report), fingerprint(&reports[0]));
+        let local = machine.fleet.runtimedata.read(&report.site).expect("readable").expect("files");
+        assert_eq!(local.leaf().fingerprint, fingerprint(report));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_with_everything_valid_asks_the_store_twice_and_writes_nothing() {
+    let world = World::new();
+    let machine = world.machine("build");
+    assert_done(&machine.ensure(site(&["ca"])).await, Source::Issued, 1);
+    world.store.calls.lock().expect("no panic").clear();
+    let files = || std::fs::read_dir(machine.directory.path().join("ssl/www.example.test")).expect("files");
+    let times = |entry: Result<std::fs::DirEntry, _>| entry.expect("a file").metadata().expect("metadata").modified().expect("a time");
+    let before: Vec<_> = files().map(times).collect();
+    assert_done(&machine.ensure(site(&["ca"])).await, Source::Datastore, 1);
+    assert_eq!(*world.store.calls.lock().expect("no panic"), ["list ", "get bundles/www.example.test/0000000001"]);
+    assert_eq!(files().map(times).collect::<Vec<_>>(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bundle_is_due_at_seven_days_to_the_second() {
+    for (left_secs, issued) in [(604_801, 1), (604_800, 2)] {
+        let world = World::new();
+        let machine = world.machine("build");
+        let report = machine.ensure(site(&["ca"])).await;
+        let not_after = report.in_place.expect("in place").leaf.not_after;
+        let now = certfleet::datastore::Datastore::list(&*world.store, "none", None).await.expect("a listing").now;
+        let until = not_after - now - chrono::Duration::seconds(left_secs);
+        tokio::time::advance(until.to_std().expect("ahead")).await;
+        assert_eq!(machine.ensure(site(&["ca"])).await.outcome, Outcome::Done);
+        assert_eq!(world.ca.issued(), issued, "{left_secs} s left");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_recorded_and_binds_the_whole_fleet_until_its_time() {
+    let world = World::new();
+    let (first, second) = (world.machine("ws-1"), world.machine("ws-2"));
+    world.ca.refuse("CAA forbids it", None);
+    let report = first.ensure(site(&["ca"])).await;
+    assert_eq!(report.outcome, Outcome::Failed);
+    assert!(report.problem.expect("a problem").what.contains("CAA forbids it"));
+    assert!(matches!(lease(&world, 1, 1).await.state, LeaseState::Failed { .. }));
+
+    let report = second.ensure(site(&["ca"])).await;
+    assert_eq!((report.outcome, world.ca.asked()), (Outcome::Failed, 1));
+    assert!(report.problem.expect("a problem").what.contains("CAA forbids it"));
+
+    world.ca.refuse("still forbidden", None);
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert_eq!((second.ensure(site(&["ca"])).await.outcome, world.ca.asked()), (Outcome::Failed, 2));
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert_eq!((first.ensure(site(&["ca"])).await.outcome, world.ca.asked()), (Outcome::Failed, 2));
+    tokio::time::advance(Duration::from_secs(540)).await;
+    assert_done(&first.ensure(site(&["ca"])).await, Source::Issued, 1);
+    assert_eq!(lease(&world, 1, 3).await.state, LeaseState::Done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_issuer_that_asks_for_patience_gets_it_and_force_overrules() {
+    let world = World::new();
+    let machine = world.machine("build");
+    world.ca.refuse("rate limited", Some(2 * DAY));
+    machine.ensure(site(&["ca"])).await;
+    tokio::time::advance(DAY).await;
+    assert_eq!((machine.ensure(site(&["ca"])).await.outcome, world.ca.asked()), (Outcome::Failed, 1));
+    assert_done(&machine.ensure(forced(site(&["ca"]))).await, Source::Issued, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_fails_leaves_what_still_serves() {
+    let world = World::new();
+    let machine = world.machine("build");
+    machine.ensure(site(&["ca"])).await;
+    tokio::time::advance(85 * DAY).await;
+    world.ca.refuse("the CA is down", None);
+    let report = machine.ensure(site(&["ca"])).await;
+    assert_eq!(report.outcome, Outcome::Degraded);
+    assert_eq!(report.in_place.expect("in place").generation, Generation(1));
+    assert_eq!(report.due.expect("due").rule(), "expiry");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_local_files_with_six_days_left_and_a_failing_issuer_are_published_all_the_same() {
+    let world = World::new();
+    let machine = world.machine("build");
+    machine.ensure(site(&["ca"])).await;
+    certfleet::datastore::Datastore::delete(&*world.store, &bundle_key(1)).await.expect("deleted");
+    tokio::time::advance(84 * DAY).await;
+    world.ca.refuse("the CA is down", None);
+    let report = machine.ensure(site(&["ca"])).await;
+    assert_eq!(report.outcome, Outcome::Degraded);
+    assert_eq!(report.in_place.expect("in place").source, Source::Runtimedata);
+    world.object(&bundle_key(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_dies_is_followed_after_its_time_and_its_order_is_resumed() {
+    let world = World::new();
+    let (first, second) = (world.machine("ws-1"), world.machine("ws-2"));
+    world.ca.exit.forget_permits(1_000);
+    {
+        let dies = first.ensure(site(&["ca"]));
+        tokio::pin!(dies);
+        // Ordered and finalized, and dead before the certificate was stored anywhere.
+        tokio::select! {
+            _ = &mut dies => panic!("it waits at the exit"),
+            () = async { while world.ca.issued() == 0 { tokio::task::yield_now().await } } => {}
+        }
+    }
+    world.ca.exit.add_permits(1_000);
+    let started = tokio::time::Instant::now();
+    assert_done(&second.ensure(site(&["ca"])).await, Source::Issued, 1);
+    assert!(started.elapsed() > Duration::from_secs(120), "{:?}", started.elapsed());
+    assert_eq!((world.ca.issued(), world.ca.asked()), (1, 2));
+    assert_eq!(lease(&world, 1, 2).await.holder.node, "ws-2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_run_of_a_machine_does_not_wait_for_its_own_dead() {
+    let world = World::new();
+    let machine = world.machine("build");
+    world.ca.exit.forget_permits(1_000);
+    tokio::select! {
+        _ = machine.ensure(site(&["ca"])) => panic!("it waits at the exit"),
+        () = async { while world.ca.issued() == 0 { tokio::task::yield_now().await } } => {}
+    }
+    world.ca.exit.add_permits(1_000);
+    let machine = machine.restarted();
+    let started = tokio::time::Instant::now();
+    assert_done(&machine.ensure(site(&["ca"])).await, Source::Issued, 1);
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert_eq!(world.ca.issued(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_living_holder_keeps_its_lease_for_as_long_as_the_ca_takes() {
+    let world = World::new();
+    let (first, second) = (world.machine("ws-1"), world.machine("ws-2"));
+    world.ca.gate.forget_permits(1_000);
+    let slow = async {
+        world.ca.arrived.acquire().await.expect("never closed").forget();
+        tokio::time::sleep(Duration::from_secs(500)).await;
+        world.ca.gate.add_permits(1_000);
+    };
+    let (one, two, ()) = tokio::join!(first.ensure(site(&["ca"])), second.ensure(site(&["ca"])), slow);
+    assert_eq!((one.outcome, two.outcome), (Outcome::Done, Outcome::Done));
+    assert_eq!((world.ca.issued(), world.ca.asked()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_cannot_refresh_stops_before_it_finalizes() {
+    let world = World::new();
+    let machine = world.machine("ws-1");
+    world.ca.gate.forget_permits(1_000);
+    let cut_off = async {
+        world.ca.arrived.acquire().await.expect("never closed").forget();
+        for _ in 0..3 {
+            world.store.lose("leases/", Loss::Request);
+        }
+        // It gives up by itself; the second round then finds its own dead lease and a CA that answers.
+        tokio::time::sleep(Duration::from_secs(90)).await;
+        assert_eq!(world.ca.issued(), 0);
+        world.ca.gate.add_permits(1_000);
+    };
+    let (report, ()) = tokio::join!(machine.ensure(site(&["ca"])), cut_off);
+    assert_done(&report, Source::Issued, 1);
+    assert_eq!((world.ca.issued(), world.ca.asked()), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_was_overtaken_discards_its_own_and_follows() {
+    let world = World::new();
+    let (frozen, other) = (world.machine("ws-1"), world.machine("ws-2"));
+    world.ca.exit.forget_permits(1_000);
+    let woken = async {
+        while world.ca.issued() == 0 {
+            tokio::task::yield_now().await;
+        }
+        // While the first sits on its finished certificate, somebody publishes another one as the same generation.
+        let bundle = {
+            let own = certfleet::issuer::self_signed::SelfSigned::new(90 * DAY);
+            let request = certfleet::issuer::Request {
+                identifiers: site(&["ca"]).site.identifiers,
+                key_type: certfleet::domain::key_type::KeyType::EcdsaP256,
+                profile: None,
+                now: machine::start_time(),
+                unfinished: None,
+            };
+            certfleet::issuer::Issuer::issue(&own, &request, &NoLease).await.expect("a bundle")
+        };
+        let origin = bundle_object::Origin {
+            issuer: "ca".to_owned(),
+            class: certfleet::domain::record::IssuerClass::Acme,
+            profile: None,
+            passed_over: Vec::new(),
+        };
+        let name = site(&["ca"]).site.name;
+        let object = bundle_object::compose(&world.seal(), &name, Generation(1), &bundle, &origin, &other.fleet.holder).expect("an object");
+        world.overwrite(&bundle_key(1), object.to_vec()).await;
+        world.ca.exit.add_permits(1_000);
+        bundle.leaf().fingerprint.clone()
+    };
+    let (report, fingerprint) = tokio::join!(frozen.ensure(site(&["ca"])), woken);
+    assert_done(&report, Source::Datastore, 1);
+    assert_eq!(report.in_place.expect("in place").leaf.fingerprint, fingerprint);
+    assert_eq!(frozen.fleet.spool.read(&report.site).expect("readable"), None);
+}
+
+struct NoLease;
+
+#[async_trait::async_trait]
+impl certfleet::issuer::Lease for NoLease {
+    async fn record_order(&self, _: &certfleet::issuer::Order) -> Result<(), certfleet::issuer::LeaseEnded> {
+        Ok(())
+    }
+    async fn confirm(&self) -> Result<(), certfleet::issuer::LeaseEnded> {
+        Ok(())
+    }
+    async fn ended(&self) -> certfleet::issuer::LeaseEnded {
+        std::future::pending().await
+    }
+    fn progress(&self, _: &str) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_neither_a_defeat_nor_a_victory() {
+    for (prefix, loss) in [("leases/", Loss::Reply), ("bundles/", Loss::Reply)] {
+        let world = World::new();
+        let machine = world.machine("build");
+        world.store.lose(prefix, loss);
+        assert_done(&machine.ensure(site(&["ca"])).await, Source::Issued, 1);
+        assert_eq!(world.ca.issued(), 1, "{prefix} {loss:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_fails_is_made_good_from_the_spool_without_another_issuance() {
+    let world = World::new();
+    let machine = world.machine("build");
+    world.store.lose("bundles/", Loss::Request);
+    let report = machine.ensure(site(&["ca"])).await;
+    assert_eq!(report.outcome, Outcome::Temporary);
+    let machine = machine.restarted();
+    assert_done(&machine.ensure(site(&["ca"])).await, Source::Spool, 1);
+    assert_eq!(world.ca.issued(), 1);
+    assert_eq!(machine.fleet.spool.read(&report.site).expect("readable"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_that_cannot_serve_are_refused_by_name_kept_and_passed_over() {
+    let stranger = age::x25519::Identity::generate();
+    let rows: [(&str, &str); 6] = [
+        ("truncated", "is damaged"),
+        ("altered", "proof is missing or wrong"),
+        ("newer", "format 99"),
+        ("sealed to a stranger", "is sealed to"),
+        ("copied from another site", "it was copied from there"),
+        ("in the clear", "proof is missing or wrong"),
+    ];
+    for (damage, message) in rows {
+        let world = World::new();
+        let machine = world.machine("build");
+        machine.ensure(site(&["ca"])).await;
+        let good = world.object(&bundle_key(1)).await;
+        let mut record: BundleRecord = record::read(&good).expect("a record");
+        let mut bad = match damage {
+            "truncated" => good[..good.len() / 2].to_vec(),
+            "newer" => String::from_utf8(good.clone()).expect("text").replacen("\"version\": 1", "\"version\": 99", 1).into_bytes(),
+            _ => Vec::new(),
+        };
+        match damage {
+            "altered" => record.issuer = "spare".to_owned(),
+            "sealed to a stranger" => {
+                let seal = certfleet::fleet::seal::Seal::Age { identity: stranger.clone(), origin: String::new() };
+                record.key = seal.close("x").expect("sealed");
+            }
+            "copied from another site" => record.site = "other.example.test".to_owned(),
+            "in the clear" => record.key = certfleet::domain::record::Sealed::None { plaintext: world.seal().open(&record.key).expect("open").to_string() },
+            _ => {}
+        }
+        if bad.is_empty() {
+            bad = record::write(&record);
+        }
+        world.overwrite(&bundle_key(1), bad.clone()).await;
+        // The next source is runtimedata, which has the good copy.
+        let report = machine.ensure(site(&["ca"])).await;
+        assert_done(&report, Source::Runtimedata, 2);
+        let (source, reason) = &report.refused[0];
+        assert_eq!(*source, Source::Datastore, "{damage}");
+        assert!(reason.contains("bundles/www.example.test/0000000001") && reason.contains(message), "{damage}: {reason}");
+        assert_eq!(world.object(&bundle_key(1)).await, bad, "{damage}");
+        assert_eq!(world.ca.issued(), 1, "{damage}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn local_files_that_do_not_fit_each_other_are_refused_and_said() {
+    let world = World::new();
+    let (machine, other) = (world.machine("build"), World::new().machine("other"));
+    let report = machine.ensure(site(&["ca"])).await;
+    certfleet::datastore::Datastore::delete(&*world.store, &bundle_key(1)).await.expect("deleted");
+    other.ensure(site(&["ca"])).await;
+    let path = |machine: &machine::Machine| machine.fleet.runtimedata.directory(&report.site).join("privkey.pem");
+    std::fs::copy(path(&other), path(&machine)).expect("copied");
+    let report = machine.ensure(site(&["ca"])).await;
+    assert_done(&report, Source::Issued, 1);
+    assert!(report.refused[0].1.contains("the private key does not belong to the certificate"), "{:?}", report.refused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopgap_is_replaced_as_soon_as_the_preferred_issuer_delivers() {
+    let world = World::new();
+    let machine = world.machine("build");
+    let wanted = || site(&["ca", "spare"]);
+    world.ca.refuse("unreachable", None);
+    let report = machine.ensure(wanted()).await;
+    assert_eq!(report.outcome, Outcome::Degraded);
+    assert_eq!(report.in_place.expect("in place").issuer, "spare");
+    assert_eq!(report.passed_over[0].issuer, "ca");
+
+    let report = machine.ensure(wanted()).await;
+    assert_eq!((report.outcome, world.ca.asked()), (Outcome::Degraded, 1), "its retry time has not come");
+
+    tokio::time::advance(Duration::from_secs(61)).await;
+    world.ca.refuse("unreachable", None);
+    let report = machine.ensure(wanted()).await;
+    assert_eq!((report.outcome, world.ca.asked(), world.spare.issued()), (Outcome::Degraded, 2, 1), "no second stopgap");
+
+    tokio::time::advance(Duration::from_secs(61)).await;
+    let report = machine.ensure(wanted()).await;
+    assert_done(&report, Source::Issued, 2);
+    assert_eq!(report.in_place.expect("in place").issuer, "ca");
+}
+
+#[tokio::test(start_paused = true)]
+async fn staging_and_live_never_meet() {
+    let world = World::new();
+    let machine = world.machine("build");
+    let mut staging = site(&["ca"]);
+    staging.site.name = "www.example.test+staging".parse().expect("a name");
+    assert_done(&machine.ensure(staging.clone()).await, Source::Issued, 1);
+    assert_done(&machine.ensure(site(&["ca"])).await, Source::Issued, 1);
+    assert_eq!(world.ca.issued(), 2);
+    assert_done(&machine.ensure(staging).await, Source::Datastore, 1);
+    assert!(machine.directory.path().join("ssl/www.example.test+staging/privkey.pem").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_created_where_creates_are_not_exclusive() {
+    let world = World::new();
+    let mut machine = world.machine("build");
+    machine.fleet.creates = certfleet::fleet::Creates::Refused;
+    let report = machine.ensure(site(&["ca"])).await;
+    assert_eq!((report.outcome, world.ca.asked()), (Outcome::Failed, 0));
+    assert!(report.problem.expect("a problem").hint.contains("election = \"sole\""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_configuration_makes_a_new_order_and_force_a_new_bundle() {
+    let world = World::new();
+    let machine = world.machine("build");
+    machine.ensure(site(&["ca"])).await;
+    let mut more = site(&["ca"]);
+    more.site.identifiers.push("example.test".parse().expect("a name"));
+    let report = machine.ensure(more.clone()).await;
+    assert_done(&report, Source::Issued, 2);
+    assert_eq!(report.due.expect("due").rule(), "identifiers");
+    assert_done(&machine.ensure(more.clone()).await, Source::Datastore, 2);
+    assert_done(&machine.ensure(forced(more)).await, Source::Issued, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_forced_runs_at_once_make_one_new_bundle() {
+    let world = World::new();
+    let machines: Vec<_> = (0..10).map(|number| world.machine(&format!("ws-{number}"))).collect();
+    machines[0].ensure(site(&["ca"])).await;
+    let reports = join_all(machines.iter().map(|machine| machine.ensure(forced(site(&["ca"]))))).await;
+    assert!(reports.iter().all(|report| report.outcome == Outcome::Done));
+    assert_eq!(world.ca.issued(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_lease_stops_nobody_for_ever() {
+    let world = World::new();
+    let machine = world.machine("build");
+    world.overwrite(&lease_key(1, 1), b"{\"version\": 1".to_vec()).await;
+    assert_eq!(machine.ensure(site(&["ca"])).await.outcome, Outcome::Failed);
+    tokio::time::advance(Duration::from_secs(121)).await;
+    assert_done(&machine.ensure(site(&["ca"])).await, Source::Issued, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupted_run_gives_its_lease_back() {
+    let world = World::new();
+    let (first, second) = (world.machine("ws-1"), world.machine("ws-2"));
+    world.ca.gate.forget_permits(1_000);
+    let interrupt = async {
+        world.ca.arrived.acquire().await.expect("never closed").forget();
+        first.fleet.interrupt.cancel();
+    };
+    let (report, ()) = tokio::join!(first.ensure(site(&["ca"])), interrupt);
+    assert_eq!(report.outcome, Outcome::Temporary);
+    assert_eq!(lease(&world, 1, 1).await.state, LeaseState::Released);
+    world.ca.gate.add_permits(1_000);
+    let started = tokio::time::Instant::now();
+    assert_done(&second.ensure(site(&["ca"])).await, Source::Issued, 1);
+    assert!(started.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_or_read_only_disk_stops_the_run_before_anything_is_ordered() {
+    let world = World::new();
+    let machine = world.machine("build");
+    // A file where the spool's directory belongs: whoever runs the tests as root ignores modes.
+    std::fs::write(machine.directory.path().join("spool"), "").expect("a file");
+    let report = machine.ensure(site(&["ca"])).await;
+    assert_eq!((report.outcome, world.ca.asked()), (Outcome::Failed, 0));
+    assert_eq!(lease(&world, 1, 1).await.state, LeaseState::Released);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_person_supplies_becomes_the_next_generation_once() {
+    let world = World::new();
+    let (machine, other) = (world.machine("build"), World::new().machine("other"));
+    machine.ensure(site(&["ca"])).await;
+    let mut wanted = site(&["ca"]);
+    other.ensure(site(&["ca"])).await;
+    wanted.supplied = other.fleet.runtimedata.read(&wanted.site.name).expect("readable");
+    assert_done(&machine.ensure(wanted.clone()).await, Source::Supplied, 2);
+    assert_done(&machine.ensure(wanted).await, Source::Datastore, 2);
+    assert_eq!(site(&["ca"]).intent, Intent::IfDue);
+    assert_done(&machine.ensure(site(&["ca"])).await, Source::Datastore, 2);
+}

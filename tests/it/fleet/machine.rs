@@ -1,0 +1,276 @@
+//! Machines of a fleet in one process: each with its own runtimedata, all on one datastore whose clock the test moves.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use certfleet::datastore::memory::MemoryDatastore;
+use certfleet::datastore::{Datastore, DatastoreError, FailureKind, Listing, Put, PutMode};
+use certfleet::domain::bundle::Bundle;
+use certfleet::domain::object_key::ObjectKey;
+use certfleet::domain::plan::Intent;
+use certfleet::domain::record::{Holder, IssuerClass};
+use certfleet::domain::site::{Method, Site};
+use certfleet::fleet::gather::SiteWanted;
+use certfleet::fleet::issuers::{Anchors, Issuers, NamedIssuer};
+use certfleet::fleet::place::spool_in;
+use certfleet::fleet::progress::Progress;
+use certfleet::fleet::report::SiteReport;
+use certfleet::fleet::runtimedata::Runtimedata;
+use certfleet::fleet::seal::Seal;
+use certfleet::fleet::snapshot::Snapshot;
+use certfleet::fleet::{Creates, Fleet};
+use certfleet::issuer::self_signed::SelfSigned;
+use certfleet::issuer::{IssueError, Issuer, Lease, Order, Request};
+use certfleet::system::random;
+use chrono::{DateTime, Utc};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+pub const DAY: Duration = Duration::from_secs(86_400);
+
+pub fn start_time() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_800_000_000, 0).expect("a time")
+}
+
+/// A CA that counts, can refuse, and can be held in the middle of an issuance. What it issues is real.
+#[derive(Debug)]
+pub struct TestCa {
+    own: SelfSigned,
+    issued: AtomicUsize,
+    asked: AtomicUsize,
+    refusals: Mutex<Vec<(String, Option<Duration>)>>,
+    /// Orders that were finalized, by URL: a resumed one yields the same certificate.
+    orders: Mutex<BTreeMap<String, Bundle>>,
+    /// Holds every issuance before its finalization until a permit is added.
+    pub gate: Semaphore,
+    /// Told when an issuance has come to the gate.
+    pub arrived: Semaphore,
+    /// Holds every issuance after its finalization.
+    pub exit: Semaphore,
+}
+
+impl TestCa {
+    pub fn new(lifetime: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            own: SelfSigned::new(lifetime),
+            issued: AtomicUsize::new(0),
+            asked: AtomicUsize::new(0),
+            refusals: Mutex::default(),
+            orders: Mutex::default(),
+            gate: Semaphore::new(1_000),
+            arrived: Semaphore::new(0),
+            exit: Semaphore::new(1_000),
+        })
+    }
+
+    pub fn issued(&self) -> usize {
+        self.issued.load(Ordering::SeqCst)
+    }
+
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Refuses the next issuance.
+    pub fn refuse(&self, reason: &str, retry_after: Option<Duration>) {
+        self.refusals.lock().expect("no panic").push((reason.to_owned(), retry_after));
+    }
+}
+
+#[async_trait]
+impl Issuer for TestCa {
+    async fn issue(&self, request: &Request, lease: &dyn Lease) -> Result<Bundle, IssueError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if let Some((reason, retry_after)) = self.refusals.lock().expect("no panic").pop() {
+            return Err(IssueError::Refused { reason, hint: "none".to_owned(), retry_after });
+        }
+        let known = |order: &Order| self.orders.lock().expect("no panic").get(&order.url).cloned();
+        if let Some(finished) = request.unfinished.as_ref().and_then(known) {
+            return Ok(finished);
+        }
+        let bundle = self.own.issue(request, lease).await?;
+        let order = Order { url: format!("https://ca.test/order/{}", random::name()), key: bundle.key().clone() };
+        lease.record_order(&order).await?;
+        self.arrived.add_permits(1);
+        tokio::select! {
+            permit = self.gate.acquire() => permit.expect("never closed").forget(),
+            ended = lease.ended() => return Err(ended.into()),
+        }
+        lease.confirm().await?;
+        self.issued.fetch_add(1, Ordering::SeqCst);
+        self.orders.lock().expect("no panic").insert(order.url, bundle.clone());
+        self.exit.acquire().await.expect("never closed").forget();
+        Ok(bundle)
+    }
+}
+
+/// A store that loses answers, on the way there or back.
+#[derive(Debug)]
+pub struct Lossy {
+    pub inner: Arc<MemoryDatastore>,
+    faults: Mutex<Vec<(&'static str, Loss)>>,
+    pub calls: Mutex<Vec<String>>,
+}
+
+/// Which way a message is lost.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Loss {
+    Request,
+    Reply,
+}
+
+impl Lossy {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { inner: Arc::new(MemoryDatastore::new(start_time())), faults: Mutex::default(), calls: Mutex::default() })
+    }
+
+    /// Loses the next put to a key that begins with `prefix`.
+    pub fn lose(&self, prefix: &'static str, loss: Loss) {
+        self.faults.lock().expect("no panic").push((prefix, loss));
+    }
+
+    fn called(&self, what: &str, key: &str) {
+        self.calls.lock().expect("no panic").push(format!("{what} {key}"));
+    }
+
+    fn lost() -> DatastoreError {
+        DatastoreError {
+            call: "put".to_owned(),
+            kind: FailureKind::Passing,
+            hint: "try again".to_owned(),
+            source: "the connection was closed".into(),
+        }
+    }
+}
+
+#[async_trait]
+impl Datastore for Lossy {
+    async fn get(&self, key: &ObjectKey) -> Result<Option<bytes::Bytes>, DatastoreError> {
+        self.called("get", key.as_str());
+        self.inner.get(key).await
+    }
+
+    async fn put(&self, key: &ObjectKey, body: bytes::Bytes, mode: PutMode) -> Result<Put, DatastoreError> {
+        self.called("put", key.as_str());
+        let fault = {
+            let mut faults = self.faults.lock().expect("no panic");
+            let at = faults.iter().position(|(prefix, _)| key.as_str().starts_with(prefix));
+            at.map(|at| faults.remove(at).1)
+        };
+        match fault {
+            Some(Loss::Request) => Err(Self::lost()),
+            Some(Loss::Reply) => self.inner.put(key, body, mode).await.and(Err(Self::lost())),
+            None => self.inner.put(key, body, mode).await,
+        }
+    }
+
+    async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Listing, DatastoreError> {
+        self.called("list", prefix);
+        self.inner.list(prefix, start_after).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), DatastoreError> {
+        self.called("delete", key.as_str());
+        self.inner.delete(key).await
+    }
+}
+
+#[derive(Debug, Default)]
+struct Silent;
+
+impl Progress for Silent {
+    fn step(&self, _: &certfleet::domain::site::SiteName, _: &str) {}
+    fn note(&self, _: &str) {}
+}
+
+/// One machine.
+pub struct Machine {
+    pub fleet: Fleet,
+    pub directory: tempfile::TempDir,
+}
+
+/// What a test's fleet has in common.
+pub struct World {
+    pub store: Arc<Lossy>,
+    pub ca: Arc<TestCa>,
+    pub spare: Arc<TestCa>,
+    pub identity: age::x25519::Identity,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let (ca, spare) = (TestCa::new(90 * DAY), TestCa::new(90 * DAY));
+        Self { store: Lossy::new(), ca, spare, identity: age::x25519::Identity::generate() }
+    }
+
+    pub fn seal(&self) -> Seal {
+        Seal::Age { identity: self.identity.clone(), origin: "identity.age".to_owned() }
+    }
+
+    /// A machine that nobody has used yet.
+    pub fn machine(&self, node: &str) -> Machine {
+        let directory = tempfile::tempdir().expect("a directory");
+        let named = |class, ca: &Arc<TestCa>| NamedIssuer { class, anchors: Anchors::OwnLeaf, issuer: Arc::clone(ca) as Arc<dyn Issuer> };
+        let issuers =
+            [("ca", named(IssuerClass::Acme, &self.ca)), ("spare", named(IssuerClass::SelfSigned, &self.spare))].map(|(name, issuer)| (name.to_owned(), issuer));
+        let fleet = Fleet {
+            store: Arc::clone(&self.store) as Arc<dyn Datastore>,
+            seal: self.seal(),
+            creates: Creates::Exclusive,
+            holder: Holder { node: node.to_owned(), run: random::name(), place: format!("place of {node}") },
+            issuers: Issuers(issuers.into()),
+            runtimedata: Runtimedata::new(directory.path().join("ssl")),
+            spool: spool_in(directory.path()),
+            progress: Arc::new(Silent),
+            interrupt: CancellationToken::new(),
+            patience: Duration::from_secs(600),
+        };
+        Machine { fleet, directory }
+    }
+
+    /// Puts bytes at a key behind everybody's back.
+    pub async fn overwrite(&self, key: &ObjectKey, bytes: Vec<u8>) {
+        self.store.inner.put(key, bytes.into(), PutMode::Overwrite).await.expect("stored");
+    }
+
+    pub async fn object(&self, key: &ObjectKey) -> Vec<u8> {
+        self.store.inner.get(key).await.expect("an answer").expect("an object").to_vec()
+    }
+}
+
+impl Machine {
+    /// The same machine's next run.
+    pub fn restarted(mut self) -> Self {
+        self.fleet.holder.run = random::name();
+        self.fleet.interrupt = CancellationToken::new();
+        self
+    }
+
+    pub async fn ensure(&self, wanted: SiteWanted) -> SiteReport {
+        let snapshot = Snapshot::take(&*self.fleet.store).await.expect("a listing");
+        self.fleet.ensure(&[wanted], &snapshot).await.remove(0)
+    }
+}
+
+pub fn site(issuers: &[&str]) -> SiteWanted {
+    let name: certfleet::domain::site::SiteName = "www.example.test".parse().expect("a name");
+    let site = Site {
+        identifiers: vec![name.identifier().clone()],
+        name,
+        method: Method::Automatic,
+        issuers: issuers.iter().map(ToString::to_string).collect(),
+        solver: None,
+        key_type: certfleet::domain::key_type::KeyType::EcdsaP256,
+        profile: None,
+        renew_before: 7 * DAY,
+    };
+    SiteWanted { site, intent: Intent::IfDue, supplied: None }
+}
+
+pub fn forced(mut wanted: SiteWanted) -> SiteWanted {
+    wanted.intent = Intent::Force;
+    wanted
+}
