@@ -1,0 +1,444 @@
+//! An S3 server inside the test process: exact (one locked map), counting, and faulty on demand.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use certfleet::domain::certificate::hex;
+use futures_util::{StreamExt as _, stream};
+use http::header::{CONTENT_TYPE, DATE, HOST, HeaderValue, IF_NONE_MATCH};
+use http::{Method, StatusCode};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::Service;
+use rustls::ServerConfig;
+use s3s::auth::SimpleAuth;
+use s3s::dto::{
+    DeleteObjectInput, DeleteObjectOutput, ETag, ETagCondition, GetObjectInput, GetObjectOutput, ListObjectsV2Input, ListObjectsV2Output,
+    Object, PutObjectInput, PutObjectOutput, StreamingBlob,
+};
+use s3s::host::SingleDomain;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{Body, HttpResponse, S3, S3Request, S3Response, S3Result, s3_error};
+
+use super::server::{Dropped, HttpServer};
+
+/// The one bucket there is.
+pub const BUCKET: &str = "fleet";
+/// Who may use it.
+pub const ACCESS_KEY: &str = "AKIDINPROCESS";
+/// Their secret.
+pub const SECRET_KEY: &str = "secret-of-the-in-process-server";
+/// The domain under which the bucket is addressed as a virtual host, for requests that come as to a proxy.
+pub const DOMAIN: &str = "s3.fleet.test";
+
+/// A request as it arrived.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Seen {
+    /// `GET` (of an object, or a listing where `key` is empty), `PUT`, `DELETE`.
+    pub method: Method,
+    /// The `Host` it was sent to.
+    pub host: String,
+    /// The object, as in the bucket; empty for a listing.
+    pub key: String,
+    /// The query, undecoded.
+    pub query: String,
+    /// Whether the object may not exist yet (`If-None-Match: *`).
+    pub create: bool,
+    /// What kind of encryption was asked for.
+    pub server_side_encryption: Option<String>,
+}
+
+/// What goes wrong with a request.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// Answered with this status and S3 error code; nothing is done.
+    Refuse(u16, &'static str),
+    /// Done, and then answered like that.
+    DoThenRefuse(u16, &'static str),
+    /// Nothing is done, and the connection closed.
+    DropBefore,
+    /// Done, and the connection closed without an answer.
+    DropAfter,
+    /// Done, and the body of the answer breaks off in the middle.
+    Truncate,
+    /// Answered only after this time.
+    Delay(Duration),
+    /// Nothing is done, but success is answered.
+    Pretend,
+    /// `If-None-Match` is not looked at.
+    IgnoreCondition,
+}
+
+type Matcher = Box<dyn Fn(&Seen) -> bool + Send>;
+
+/// See the module.
+#[derive(Debug)]
+pub struct InProcessS3 {
+    server: HttpServer,
+    store: Store,
+    /// The root that its certificate leads to, as PEM, where it speaks TLS.
+    pub root_pem: Option<String>,
+}
+
+impl InProcessS3 {
+    /// An empty bucket behind plain HTTP.
+    pub fn start() -> Self {
+        Self::serve(None, None)
+    }
+
+    /// The same behind TLS, with a certificate for 127.0.0.1 of a CA that nobody knows.
+    pub fn start_tls() -> Self {
+        let (config, root) = super::tls::server_config(&["127.0.0.1".to_owned()]);
+        Self::serve(Some(config), Some(root))
+    }
+
+    fn serve(tls: Option<Arc<ServerConfig>>, root_pem: Option<String>) -> Self {
+        let store = Store::default();
+        let mut service = S3ServiceBuilder::new(store.clone());
+        service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        service.set_host(SingleDomain::new(DOMAIN).expect("a domain"));
+        let service = Front { store: store.clone(), s3: service.build() };
+        Self { server: HttpServer::start(service, tls), store, root_pem }
+    }
+
+    /// Its URL.
+    pub fn endpoint(&self) -> String {
+        let scheme = if self.root_pem.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.server.address)
+    }
+
+    /// Every request so far, those that were then dropped or refused included.
+    pub fn requests(&self) -> Vec<Seen> {
+        self.store.state().requests.clone()
+    }
+
+    /// Forgets the requests so far.
+    pub fn forget_requests(&self) {
+        self.store.state().requests.clear();
+    }
+
+    /// The bucket behind the clients' back.
+    pub fn objects(&self) -> Objects<'_> {
+        Objects(&self.store)
+    }
+
+    /// The next request that `matcher` picks suffers `fault`. Faults are tried in the order they were set; each happens once.
+    pub fn fault(&self, fault: Fault, matcher: impl Fn(&Seen) -> bool + Send + 'static) {
+        self.store.state().faults.push(Planned { fault, matcher: Box::new(matcher), once: true });
+    }
+
+    /// Every request that `matcher` picks suffers `fault`, until [`InProcessS3::clear_faults`].
+    pub fn fault_always(&self, fault: Fault, matcher: impl Fn(&Seen) -> bool + Send + 'static) {
+        self.store.state().faults.push(Planned { fault, matcher: Box::new(matcher), once: false });
+    }
+
+    /// From now on nothing goes wrong any more.
+    pub fn clear_faults(&self) {
+        self.store.state().faults.clear();
+    }
+
+    /// Puts the store's clock forward: its `Date`, and the times of objects stored from now on.
+    pub fn advance(&self, by: Duration) {
+        self.store.state().ahead += by;
+    }
+
+    /// A listing yields no more than this many keys per page; 1000 at first, as on AWS.
+    pub fn set_page_size(&self, keys: usize) {
+        self.store.state().page_size = keys;
+    }
+}
+
+/// Raw access to the objects, by their whole keys.
+#[derive(Debug)]
+pub struct Objects<'a>(&'a Store);
+
+impl Objects<'_> {
+    /// An object's content.
+    pub fn get(&self, key: &str) -> Option<Bytes> {
+        self.0.state().objects.get(key).map(|object| object.body.clone())
+    }
+
+    /// Stores an object.
+    pub fn put(&self, key: &str, body: impl Into<Bytes>) {
+        self.0.state().store(key, body.into());
+    }
+
+    /// Removes an object.
+    pub fn delete(&self, key: &str) {
+        self.0.state().objects.remove(key);
+    }
+
+    /// Replaces an object's content by what `change` makes of it.
+    pub fn change(&self, key: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut body = self.get(key).unwrap_or_else(|| panic!("no object {key}")).to_vec();
+        change(&mut body);
+        self.put(key, body);
+    }
+
+    /// Flips one bit in the middle of an object.
+    pub fn corrupt(&self, key: &str) {
+        self.change(key, |body| {
+            let middle = body.len() / 2;
+            body[middle] ^= 1;
+        });
+    }
+
+    /// All keys.
+    pub fn keys(&self) -> Vec<String> {
+        self.0.state().objects.keys().cloned().collect()
+    }
+}
+
+struct Planned {
+    fault: Fault,
+    matcher: Matcher,
+    once: bool,
+}
+
+#[derive(Clone)]
+struct StoredObject {
+    body: Bytes,
+    last_modified: SystemTime,
+}
+
+struct State {
+    objects: BTreeMap<String, StoredObject>,
+    requests: Vec<Seen>,
+    faults: Vec<Planned>,
+    ahead: Duration,
+    page_size: usize,
+}
+
+impl State {
+    fn now(&self) -> SystemTime {
+        SystemTime::now() + self.ahead
+    }
+
+    fn store(&mut self, key: &str, body: Bytes) {
+        let last_modified = self.now();
+        self.objects.insert(key.to_owned(), StoredObject { body, last_modified });
+    }
+
+    fn take_fault(&mut self, seen: &Seen) -> Option<Fault> {
+        let index = self.faults.iter().position(|planned| (planned.matcher)(seen))?;
+        let planned = &self.faults[index];
+        if planned.once { Some(self.faults.remove(index).fault) } else { Some(planned.fault.clone()) }
+    }
+}
+
+#[derive(Clone)]
+struct Store(Arc<Mutex<State>>);
+
+impl Default for Store {
+    fn default() -> Self {
+        let state = State { objects: BTreeMap::new(), requests: Vec::new(), faults: Vec::new(), ahead: Duration::ZERO, page_size: 1000 };
+        Self(Arc::new(Mutex::new(state)))
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Store").field(&self.state().objects.keys()).finish()
+    }
+}
+
+impl Store {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn etag(body: &[u8]) -> ETag {
+    ETag::Strong(hex(&digest::digest(&digest::SHA256, body).as_ref()[..16]))
+}
+
+fn check_bucket(bucket: &str) -> S3Result<()> {
+    if bucket == BUCKET { Ok(()) } else { Err(s3_error!(NoSuchBucket)) }
+}
+
+#[async_trait::async_trait]
+impl S3 for Store {
+    async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+        check_bucket(&request.input.bucket)?;
+        let object = self.state().objects.get(&request.input.key).cloned().ok_or_else(|| s3_error!(NoSuchKey))?;
+        Ok(S3Response::new(GetObjectOutput {
+            content_length: i64::try_from(object.body.len()).ok(),
+            e_tag: Some(etag(&object.body)),
+            last_modified: Some(object.last_modified.into()),
+            body: Some(StreamingBlob::from(Body::from(object.body))),
+            ..GetObjectOutput::default()
+        }))
+    }
+
+    async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+        check_bucket(&request.input.bucket)?;
+        let mut body = Vec::new();
+        if let Some(mut stream) = request.input.body {
+            while let Some(chunk) = stream.next().await {
+                body.extend_from_slice(&chunk.map_err(|_| s3_error!(IncompleteBody))?);
+            }
+        }
+        let create = matches!(request.input.if_none_match, Some(ETagCondition::Any));
+        // Checked and stored under one lock: what makes the create exclusive.
+        let mut state = self.state();
+        if create && state.objects.contains_key(&request.input.key) {
+            return Err(s3_error!(PreconditionFailed));
+        }
+        let e_tag = Some(etag(&body));
+        state.store(&request.input.key, body.into());
+        Ok(S3Response::new(PutObjectOutput { e_tag, ..PutObjectOutput::default() }))
+    }
+
+    async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
+        check_bucket(&request.input.bucket)?;
+        self.state().objects.remove(&request.input.key);
+        Ok(S3Response::new(DeleteObjectOutput::default()))
+    }
+
+    async fn list_objects_v2(&self, request: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
+        let input = request.input;
+        check_bucket(&input.bucket)?;
+        let prefix = input.prefix.unwrap_or_default();
+        let after = input.continuation_token.or(input.start_after).unwrap_or_default();
+        let state = self.state();
+        let mut matching = state.objects.iter().filter(|(key, _)| key.starts_with(&prefix) && **key > after);
+        let page: Vec<_> = matching.by_ref().take(state.page_size).collect();
+        let more = matching.next().is_some();
+        let next_continuation_token = page.last().filter(|_| more).map(|(key, _)| (*key).clone());
+        let contents = page.into_iter().map(|(key, object)| Object {
+            key: Some(key.clone()),
+            e_tag: Some(etag(&object.body)),
+            size: i64::try_from(object.body.len()).ok(),
+            last_modified: Some(object.last_modified.into()),
+            ..Object::default()
+        });
+        Ok(S3Response::new(ListObjectsV2Output {
+            contents: Some(contents.collect()),
+            is_truncated: Some(more),
+            next_continuation_token,
+            ..ListObjectsV2Output::default()
+        }))
+    }
+}
+
+/// Sees every request before S3 does, and does to it what was planned.
+#[derive(Clone)]
+struct Front {
+    store: Store,
+    s3: S3Service,
+}
+
+impl Service<http::Request<Incoming>> for Front {
+    type Response = HttpResponse;
+    type Error = Dropped;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, Dropped>> + Send>>;
+
+    fn call(&self, request: http::Request<Incoming>) -> Self::Future {
+        let front = self.clone();
+        Box::pin(async move { front.answer(request).await })
+    }
+}
+
+impl Front {
+    async fn answer(&self, mut request: http::Request<Incoming>) -> Result<HttpResponse, Dropped> {
+        let seen = seen(&request);
+        let fault = {
+            let mut state = self.store.state();
+            let fault = state.take_fault(&seen);
+            state.requests.push(seen);
+            fault
+        };
+        match fault {
+            Some(Fault::Refuse(status, code)) => {
+                // Read first, as real servers do: an answer in the middle of a body looks like a broken connection.
+                let _ = request.into_body().collect().await;
+                Ok(self.dated(refusal(status, code)))
+            }
+            Some(Fault::DoThenRefuse(status, code)) => {
+                self.forward(request).await?;
+                Ok(self.dated(refusal(status, code)))
+            }
+            Some(Fault::DropBefore) => Err(Dropped),
+            Some(Fault::DropAfter) => {
+                self.forward(request).await?;
+                Err(Dropped)
+            }
+            Some(Fault::Truncate) => Ok(truncated(self.forward(request).await?).await),
+            Some(Fault::Delay(time)) => {
+                tokio::time::sleep(time).await;
+                self.forward(request).await
+            }
+            Some(Fault::Pretend) => {
+                let _ = request.into_body().collect().await;
+                Ok(self.dated(HttpResponse::new(Body::empty())))
+            }
+            Some(Fault::IgnoreCondition) => {
+                request.headers_mut().remove(IF_NONE_MATCH);
+                self.forward(request).await
+            }
+            None => self.forward(request).await,
+        }
+    }
+
+    async fn forward(&self, request: http::Request<Incoming>) -> Result<HttpResponse, Dropped> {
+        let response = self.s3.call(request.map(Body::from)).await.map_err(|_| Dropped)?;
+        Ok(self.dated(response))
+    }
+
+    fn dated(&self, mut response: HttpResponse) -> HttpResponse {
+        let now = chrono::DateTime::<chrono::Utc>::from(self.store.state().now());
+        let date = now.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        response.headers_mut().insert(DATE, HeaderValue::from_str(&date).expect("a date"));
+        response
+    }
+}
+
+fn seen(request: &http::Request<Incoming>) -> Seen {
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let path = decode(request.uri().path());
+    let path = path.trim_start_matches('/');
+    let key = path.strip_prefix(BUCKET).filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(path);
+    Seen {
+        method: request.method().clone(),
+        host: header(HOST.as_str()).unwrap_or_default(),
+        key: key.trim_start_matches('/').to_owned(),
+        query: request.uri().query().unwrap_or_default().to_owned(),
+        create: header(IF_NONE_MATCH.as_str()).as_deref() == Some("*"),
+        server_side_encryption: header("x-amz-server-side-encryption"),
+    }
+}
+
+/// Undoes percent-encoding (RFC 3986 section 2.1).
+fn decode(path: &str) -> String {
+    let mut pieces = path.split('%');
+    let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_vec();
+    for piece in pieces {
+        let code = piece.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()).expect("percent-encoding");
+        bytes.push(code);
+        bytes.extend_from_slice(&piece.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).expect("UTF-8")
+}
+
+fn refusal(status: u16, code: &str) -> HttpResponse {
+    let xml = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>planned by the test</Message></Error>");
+    let mut response = HttpResponse::new(Body::from(xml));
+    *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    response
+}
+
+/// The same headers, `Content-Length` included, with half the body, and then an end of the connection.
+async fn truncated(response: HttpResponse) -> HttpResponse {
+    let (mut parts, body) = response.into_parts();
+    let whole = BodyExt::collect(body).await.expect("a body").to_bytes();
+    parts.headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
+    let half = whole.slice(..whole.len() / 2);
+    let frames = stream::iter([Ok(Frame::data(half)), Err(Dropped)]);
+    HttpResponse::from_parts(parts, Body::http_body(StreamBody::new(frames)))
+}
