@@ -9,10 +9,12 @@ use thiserror::Error;
 
 use crate::domain::object_key::ObjectKey;
 
+pub mod directory;
 pub mod memory;
 pub mod probe;
+pub mod s3;
 
-/// An object store. Every backend passes one and the same contract suite (`tests/datastore`).
+/// An object store. Every backend passes one and the same contract suite (`tests/it/datastore.rs`).
 ///
 /// There is no compare-and-swap: stores disagree about `If-Match` far more than about `If-None-Match: *`, and nothing here needs it.
 #[async_trait]

@@ -4,4 +4,3 @@ pub mod directories;
 pub mod files;
 pub mod lock;
 pub mod random;
-pub mod files;

@@ -1,6 +1,6 @@
 //! Tests of the whole, on real servers: one binary, one module per subject.
 
-mod fleet;
 #![allow(unreachable_pub, reason = "pub marks what the modules of this binary offer each other")]
 
+mod fleet;
 mod support;
