@@ -235,7 +235,7 @@ async fn a_holder_that_was_overtaken_discards_its_own_and_follows() {
         };
         let origin = bundle_object::Origin {
             issuer: "ca".to_owned(),
-            class: certfleet::domain::record::IssuerClass::Acme,
+            class: record::IssuerClass::Acme,
             profile: None,
             passed_over: Vec::new(),
         };
@@ -320,7 +320,7 @@ async fn objects_that_cannot_serve_are_refused_by_name_kept_and_passed_over() {
                 record.key = seal.close("x").expect("sealed");
             }
             "copied from another site" => record.site = "other.example.test".to_owned(),
-            "in the clear" => record.key = certfleet::domain::record::Sealed::None { plaintext: world.seal().open(&record.key).expect("open").to_string() },
+            "in the clear" => record.key = record::Sealed::None { plaintext: world.seal().open(&record.key).expect("open").to_string() },
             _ => {}
         }
         if bad.is_empty() {
