@@ -15,6 +15,8 @@ use crate::domain::private_key::PrivateKey;
 pub mod leaf;
 pub mod local_ca;
 pub mod self_signed;
+pub mod acme;
+pub mod new_key;
 
 /// Makes bundles.
 #[async_trait]

@@ -1,11 +1,19 @@
 //! Answers to ACME challenges (RFC 8555 section 8).
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use thiserror::Error;
 
 use crate::domain::identifier::Identifier;
+
+pub mod script;
+pub mod standalone;
+pub mod webroot;
+
+/// About how long a CA nearby takes to look at an answer and to make up its mind.
+const FAST_LOOK: Duration = Duration::from_millis(30);
 
 /// Answers challenges of one kind.
 #[async_trait]
@@ -18,6 +26,12 @@ pub trait Solver: fmt::Debug + Send + Sync {
 
     /// Takes the answer away again, and nothing else. Called once for every challenge whose `present` was called, also when that failed.
     async fn clean_up(&self, challenge: &Challenge, presented: &Presented) -> Result<(), SolverError>;
+
+    /// Resolves when it is worth asking the CA for its verdict for the first time: when it has looked at the answer, where the solver can
+    /// tell, else after a moment that suits a fast CA.
+    async fn looked_at(&self, _challenge: &Challenge) {
+        tokio::time::sleep(FAST_LOOK).await;
+    }
 }
 
 /// The kinds of challenges that can be answered.
@@ -28,6 +42,25 @@ pub enum ChallengeKind {
     /// A file on port 80 (RFC 8555 section 8.3).
     Http01,
 }
+
+impl ChallengeKind {
+    /// The name that ACME and the configuration use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dns01 => "dns-01",
+            Self::Http01 => "http-01",
+        }
+    }
+}
+
+impl fmt::Display for ChallengeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Where an http-01 answer is looked for: this, followed by the token (RFC 8555 section 8.3).
+pub const HTTP_01_PATH: &str = "/.well-known/acme-challenge/";
 
 /// One challenge, with what certbot's hooks are told about the others.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -4,3 +4,4 @@ pub mod directories;
 pub mod files;
 pub mod lock;
 pub mod random;
+pub mod command;

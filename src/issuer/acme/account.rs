@@ -1,0 +1,147 @@
+//! The account at the CA: one per fleet and issuer, made by whoever needs it first.
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use instant_acme::{Account, AccountCredentials, ExternalAccountKey, NewAccount};
+use serde::Deserialize;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::attempts::Attempts;
+use super::refusal::{Step, chain, explain};
+use super::{AcmeIssuer, OpenAccount};
+use crate::issuer::{IssueError, Lease};
+
+/// Room for any account without growing: growing would leave copies of the key behind in memory.
+const ACCOUNT_BYTES: usize = 4096;
+
+/// Where the fleet keeps one issuer's account. What is kept is secret: it holds the account's private key.
+#[async_trait]
+pub trait Accounts: std::fmt::Debug + Send + Sync {
+    /// The account, if one was kept.
+    async fn load(&self) -> Result<Option<Zeroizing<Vec<u8>>>, AccountsError>;
+
+    /// Keeps `mine`, unless there is one by now. Returns the account that is kept from now on, `mine` or another machine's.
+    async fn keep_first(&self, mine: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, AccountsError>;
+}
+
+/// The account could not be read or kept.
+#[derive(Debug, Error)]
+#[error("{what}")]
+pub struct AccountsError {
+    /// What failed, with its object.
+    pub what: String,
+    /// What a person can do about it.
+    pub hint: String,
+    /// Why.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// External account binding (RFC 8555 section 7.3.4): which customer of the CA the account belongs to.
+#[derive(Clone)]
+pub struct ExternalAccount {
+    /// The key identifier that the CA gave.
+    pub kid: String,
+    /// The MAC key that the CA gave, base64url.
+    pub hmac_key: Zeroizing<String>,
+}
+
+impl std::fmt::Debug for ExternalAccount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ExternalAccount").field("kid", &self.kid).finish_non_exhaustive()
+    }
+}
+
+impl ExternalAccount {
+    /// The MAC key itself, or `None` where it is not base64url. CAs print it with and without padding.
+    pub(super) fn mac_key(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let text = self.hmac_key.trim().trim_end_matches('=');
+        let key = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.decode(text).ok()?);
+        (!key.is_empty()).then_some(key)
+    }
+}
+
+/// The one thing of a kept account that the library does not show.
+#[derive(Deserialize)]
+struct Kept {
+    directory: Option<String>,
+}
+
+impl AcmeIssuer {
+    /// The account, opened once per process however many sites are issued at once.
+    pub(super) async fn account(&self, lease: &dyn Lease) -> Result<&Account, IssueError> {
+        let open = self.account.get_or_try_init(|| async { self.open_account(lease).await.map(OpenAccount) }).await?;
+        Ok(&open.0)
+    }
+
+    async fn open_account(&self, lease: &dyn Lease) -> Result<Account, IssueError> {
+        match self.options.accounts.load().await.map_err(|error| not_kept(&error))? {
+            Some(kept) => self.open_kept(&kept).await,
+            None => self.open_new(lease).await,
+        }
+    }
+
+    /// Opens an account at the CA and keeps it, unless another machine's was kept meanwhile: then that one is the fleet's.
+    async fn open_new(&self, lease: &dyn Lease) -> Result<Account, IssueError> {
+        lease.progress(&format!("opening an account with {}", self.options.name));
+        let (account, mine) = self.register().await?;
+        let kept = self.options.accounts.keep_first(mine.clone()).await.map_err(|error| not_kept(&error))?;
+        if *kept == *mine {
+            return Ok(account);
+        }
+        // Nobody knows its key any more after this: no use to leave it open. But nothing depends on it either.
+        if let Err(error) = account.deactivate().await {
+            tracing::debug!(issuer = self.options.name, %error, "a surplus account could not be deactivated");
+        }
+        self.open_kept(&kept).await
+    }
+
+    async fn register(&self) -> Result<(Account, Zeroizing<Vec<u8>>), IssueError> {
+        let contact = self.options.contact.as_ref().map(|address| format!("mailto:{address}"));
+        let contact: Vec<_> = contact.iter().map(String::as_str).collect();
+        let wanted = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
+        let binding = self.options.eab.as_ref().and_then(|eab| Some(ExternalAccountKey::new(eab.kid.clone(), &eab.mac_key()?)));
+        let mut attempts = Attempts::default();
+        let (account, credentials) = loop {
+            let builder = Account::builder_with_http(Box::new(self.client.clone()));
+            match builder.create(&wanted, self.options.directory.clone(), binding.as_ref()).await {
+                Ok(made) => break made,
+                Err(error) => attempts.again(error).await.map_err(|error| explain(&self.options.name, Step::Account, &error))?,
+            }
+        };
+        let mut mine = Zeroizing::new(Vec::with_capacity(ACCOUNT_BYTES));
+        serde_json::to_writer(&mut *mine, &credentials).map_err(|error| self.unusable(&format!("it cannot be written down: {error}")))?;
+        Ok((account, mine))
+    }
+
+    async fn open_kept(&self, kept: &[u8]) -> Result<Account, IssueError> {
+        let unreadable = |_| self.unusable("it cannot be read");
+        let directory = serde_json::from_slice::<Kept>(kept).map_err(unreadable)?.directory.unwrap_or_default();
+        if directory != self.options.directory {
+            return Err(self.unusable(&format!("it belongs to {directory}, and the configuration says {}", self.options.directory)));
+        }
+        let mut attempts = Attempts::default();
+        loop {
+            let credentials: AccountCredentials = serde_json::from_slice(kept).map_err(unreadable)?;
+            match Account::builder_with_http(Box::new(self.client.clone())).from_credentials(credentials).await {
+                Ok(account) => return Ok(account),
+                Err(error) => attempts.again(error).await.map_err(|error| explain(&self.options.name, Step::Account, &error))?,
+            }
+        }
+    }
+
+    fn unusable(&self, why: &str) -> IssueError {
+        let name = &self.options.name;
+        IssueError::Refused {
+            reason: format!("{name}: the account that the fleet keeps for it is unusable: {why}"),
+            hint: format!("give the issuer another name, or delete the object accounts/{name} to have a new account opened"),
+            retry_after: None,
+        }
+    }
+}
+
+fn not_kept(error: &AccountsError) -> IssueError {
+    IssueError::Refused { reason: chain(error), hint: error.hint.clone(), retry_after: None }
+}

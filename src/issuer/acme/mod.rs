@@ -1,0 +1,276 @@
+//! Bundles from any CA that speaks ACME (RFC 8555; IP addresses: RFC 8738).
+//!
+//! ```text
+//! account ─ order ─ recorded in the lease ─ answers presented ─ validated ─ answers taken away ─ lease confirmed ─ finalized ─ bundle
+//! ```
+//!
+//! The order's URL and the key are in the lease before anything is asked of the CA, so a successor goes on wherever a crash left off.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::Uri;
+use instant_acme::{Account, NewOrder};
+use rustls::pki_types::CertificateDer;
+use thiserror::Error;
+use tokio::sync::OnceCell;
+
+use super::{IssueError, Issuer, Lease, Order, Request, new_key};
+use crate::domain::bundle::Bundle;
+use crate::domain::identifier::Identifier;
+use crate::domain::pem;
+use crate::solver::Solver;
+
+mod account;
+mod answers;
+mod attempts;
+mod http_client;
+mod refusal;
+mod work;
+
+pub use account::{Accounts, AccountsError, ExternalAccount};
+
+use answers::Answers;
+use attempts::Attempts;
+use http_client::{CaClient, Trust};
+use refusal::{Step, explain, is_gone};
+use work::{Setback, Work};
+
+/// What there is to know about a CA.
+#[derive(Clone, Debug)]
+pub struct AcmeOptions {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The URL of its directory.
+    pub directory: String,
+    /// PEM text of the roots that the directory's own TLS certificate leads to, where it is not one that the system trusts.
+    pub trust: Option<String>,
+    /// The e-mail address that the CA may write to. Configuring a CA is agreeing to its terms of service.
+    pub contact: Option<String>,
+    /// Binding to a customer of the CA.
+    pub eab: Option<ExternalAccount>,
+    /// Who answers challenges.
+    pub solver: Arc<dyn Solver>,
+    /// Where the fleet keeps its account.
+    pub accounts: Arc<dyn Accounts>,
+}
+
+/// Options that cannot work.
+#[derive(Debug, Error)]
+pub enum AcmeOptionsError {
+    /// Not a URL, or not one of https (RFC 8555 section 6.1).
+    #[error("{issuer}: directory = {directory:?} is not an https URL")]
+    Directory {
+        /// The issuer's name.
+        issuer: String,
+        /// What was configured.
+        directory: String,
+    },
+    /// Text that is not PEM, or has no certificate in it.
+    #[error("{issuer}: trust holds no certificate that can be used: {why}")]
+    Trust {
+        /// The issuer's name.
+        issuer: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Not base64url.
+    #[error("{issuer}: hmac_key of eab is not base64url")]
+    MacKey {
+        /// The issuer's name.
+        issuer: String,
+    },
+    /// The system's roots cannot be read.
+    #[error("{issuer}: TLS cannot be set up")]
+    Tls {
+        /// The issuer's name.
+        issuer: String,
+        /// Why.
+        #[source]
+        source: rustls::Error,
+    },
+}
+
+/// An ACME CA. Any number of bundles can be issued at once.
+#[derive(Debug)]
+pub struct AcmeIssuer {
+    options: AcmeOptions,
+    client: CaClient,
+    account: OnceCell<OpenAccount>,
+}
+
+/// The library shows its account's innards in no way, and neither do we.
+struct OpenAccount(Account);
+
+impl std::fmt::Debug for OpenAccount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OpenAccount({})", self.0.id())
+    }
+}
+
+impl AcmeIssuer {
+    /// Checks the options. Nothing is asked of the CA before the first bundle is.
+    pub fn new(options: AcmeOptions) -> Result<Self, AcmeOptionsError> {
+        let issuer = options.name.clone();
+        let directory = options.directory.parse::<Uri>().ok().filter(|uri| uri.scheme_str() == Some("https") && uri.host().is_some());
+        let Some(directory) = directory else {
+            return Err(AcmeOptionsError::Directory { issuer, directory: options.directory });
+        };
+        if options.eab.as_ref().is_some_and(|eab| eab.mac_key().is_none()) {
+            return Err(AcmeOptionsError::MacKey { issuer });
+        }
+        let trust = options.trust.as_deref().map_or(Ok(Trust::System), roots);
+        let trust = trust.map_err(|why| AcmeOptionsError::Trust { issuer: issuer.clone(), why })?;
+        let client = CaClient::new(&directory, trust).map_err(|source| AcmeOptionsError::Tls { issuer, source })?;
+        Ok(Self { options, client, account: OnceCell::new() })
+    }
+
+    /// How many HTTP requests were sent to the CA so far.
+    pub fn requests(&self) -> u64 {
+        self.client.requests()
+    }
+
+    async fn obtain(&self, request: &Request, lease: &dyn Lease, answers: &mut Answers) -> Result<Bundle, IssueError> {
+        let account = self.account(lease).await?;
+        self.check_profile(account, request)?;
+        if let Some(unfinished) = &request.unfinished
+            && let Some(bundle) = self.resume(account, request, unfinished, lease, answers).await?
+        {
+            return Ok(bundle);
+        }
+        let key = new_key::generate(request.key_type).await.map_err(|error| self.no_key(&error))?;
+        lease.progress(&format!("asking {} for {}", self.options.name, list(&request.identifiers)));
+        let order = self.place(account, request).await?;
+        let record = Order { url: order.url().to_owned(), key };
+        lease.record_order(&record).await?;
+        let mut work = Work { issuer: self, request, lease, answers, order, key: record.key };
+        work.finish().await.map_err(Setback::into_error)
+    }
+
+    /// Takes up an order that was placed before. `None`: nothing will ever come of it, and a fresh one is needed.
+    async fn resume(
+        &self,
+        account: &Account,
+        request: &Request,
+        unfinished: &Order,
+        lease: &dyn Lease,
+        answers: &mut Answers,
+    ) -> Result<Option<Bundle>, IssueError> {
+        if new_key::key_type(&unfinished.key) != Some(request.key_type) {
+            return Ok(None);
+        }
+        lease.progress(&format!("taking up the order that was placed with {} before", self.options.name));
+        let mut attempts = Attempts::default();
+        let order = loop {
+            match account.order(unfinished.url.clone()).await {
+                Ok(order) => break order,
+                Err(error) => match attempts.again(error).await {
+                    Ok(()) => {}
+                    Err(error) if is_gone(&error) => return Ok(None),
+                    Err(error) => return Err(explain(&self.options.name, Step::Order, &error)),
+                },
+            }
+        };
+        let mut work = Work { issuer: self, request, lease, answers, order, key: unfinished.key.clone() };
+        if !work.is_for_request().await? {
+            return Ok(None);
+        }
+        match work.finish().await {
+            Ok(bundle) => Ok(Some(bundle)),
+            Err(Setback::Useless(error)) => {
+                tracing::info!(issuer = self.options.name, %error, "the earlier order is of no use: placing another");
+                Ok(None)
+            }
+            Err(Setback::Failed(error)) => Err(error),
+        }
+    }
+
+    async fn place(&self, account: &Account, request: &Request) -> Result<instant_acme::Order, IssueError> {
+        let identifiers: Vec<_> = request.identifiers.iter().map(acme_identifier).collect();
+        let mut wanted = NewOrder::new(&identifiers);
+        if let Some(profile) = &request.profile {
+            wanted = wanted.profile(profile);
+        }
+        let mut attempts = Attempts::default();
+        loop {
+            match account.new_order(&wanted).await {
+                Ok(order) => return Ok(order),
+                Err(error) => attempts.again(error).await.map_err(|error| explain(&self.options.name, Step::Order, &error))?,
+            }
+        }
+    }
+
+    /// The library sends a profile that the CA does not have, and CAs may pass over it: a certificate of another profile would come.
+    fn check_profile(&self, account: &Account, request: &Request) -> Result<(), IssueError> {
+        let Some(profile) = &request.profile else { return Ok(()) };
+        let offered: Vec<_> = account.profiles().map(|offered| offered.name).collect();
+        if offered.contains(&profile.as_str()) {
+            return Ok(());
+        }
+        let name = &self.options.name;
+        let hint = match offered.as_slice() {
+            [] => "this CA offers no profiles: remove profile from the site".to_owned(),
+            offered => format!("set profile to one of: {}", refusal::clip(offered.join(", ").as_bytes())),
+        };
+        Err(IssueError::Refused { reason: format!("{name}: the CA has no profile {profile:?}"), hint, retry_after: None })
+    }
+
+    fn not_offered(&self, identifier: &Identifier, offered: &[String]) -> IssueError {
+        let (name, kind) = (&self.options.name, self.options.solver.kind());
+        let offered = refusal::clip(offered.join(", ").as_bytes());
+        let hint = match identifier {
+            Identifier::Wildcard(_) => "wildcards are proven by dns-01: give the site a solver of kind dns-01".to_owned(),
+            Identifier::Ip(_) => "addresses are proven by http-01: give the site a solver of kind http-01".to_owned(),
+            Identifier::Dns(_) => "give the site a solver of a kind that the CA offers".to_owned(),
+        };
+        let reason = format!("{name}: the CA offers no {kind} challenge for {identifier}; it offers: {offered}");
+        IssueError::Refused { reason, hint, retry_after: None }
+    }
+
+    /// The CA does what no CA may do.
+    fn protests(&self, why: &str) -> IssueError {
+        IssueError::Refused {
+            reason: format!("{}: the CA does not keep to the rules: {why}", self.options.name),
+            hint: "tell the CA, and use another issuer meanwhile".to_owned(),
+            retry_after: None,
+        }
+    }
+
+    fn no_key(&self, error: &new_key::NewKeyError) -> IssueError {
+        let reason = format!("{}: {}", self.options.name, refusal::chain(error));
+        IssueError::Refused { reason, hint: "try another key_type".to_owned(), retry_after: None }
+    }
+}
+
+#[async_trait]
+impl Issuer for AcmeIssuer {
+    async fn issue(&self, request: &Request, lease: &dyn Lease) -> Result<Bundle, IssueError> {
+        let mut answers = Answers::new(Arc::clone(&self.options.solver));
+        // Every wait is inside: whatever is being awaited is dropped when the lease ends, and only the answers are left to take away.
+        let issued = tokio::select! {
+            biased;
+            ended = lease.ended() => Err(IssueError::Ended(ended)),
+            issued = self.obtain(request, lease, &mut answers) => issued,
+        };
+        answers.take_away(lease).await;
+        issued
+    }
+}
+
+fn roots(text: &str) -> Result<Trust, String> {
+    let blocks = pem::blocks(text).map_err(|error| error.to_string())?;
+    let certificates = blocks.into_iter().filter(|block| block.label == "CERTIFICATE");
+    let roots: Vec<_> = certificates.map(|block| CertificateDer::from(block.der.to_vec())).collect();
+    if roots.is_empty() { Err("there is no certificate in it".to_owned()) } else { Ok(Trust::Roots(roots)) }
+}
+
+fn acme_identifier(identifier: &Identifier) -> instant_acme::Identifier {
+    match identifier {
+        Identifier::Ip(address) => instant_acme::Identifier::Ip(*address),
+        Identifier::Dns(_) | Identifier::Wildcard(_) => instant_acme::Identifier::Dns(identifier.to_string()),
+    }
+}
+
+fn list(identifiers: &[Identifier]) -> String {
+    identifiers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,417 @@
+//! Runs a program: no shell, a cleared environment, a deadline, and nothing left behind.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::Child;
+use tokio::time::{Instant, timeout, timeout_at};
+use zeroize::Zeroizing;
+
+/// What is kept of each of standard output and standard error, in bytes: the end is where a program says why it failed.
+const KEPT_OUTPUT_BYTES: usize = 64 * 1024;
+
+/// How much of standard error goes into a message, in bytes.
+const SHOWN_OUTPUT_BYTES: usize = 2 * 1024;
+
+/// How long output is still awaited after the program has ended: a process it left in the background may hold the pipes open for ever.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// A program to run. Its environment is what [`Command::env`] gives it and nothing else; the values are never shown.
+pub struct Command {
+    program: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(OsString, Zeroizing<String>)>,
+    stdin: Option<Zeroizing<Vec<u8>>>,
+    directory: Option<PathBuf>,
+    deadline: Duration,
+}
+
+/// What a program that succeeded has written, the last 64 KiB of each.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Output {
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: Vec<u8>,
+}
+
+/// Why a program did not do its work.
+#[derive(Debug, Error)]
+pub enum CommandError {
+    /// No such program, neither at that path nor in `PATH`.
+    #[error("{} was not found", .0.display())]
+    NotFound(PathBuf),
+    /// It is there, but its first line names an interpreter that is not.
+    #[error("{} cannot be started: the interpreter that its first line names is missing", .0.display())]
+    NoInterpreter(PathBuf),
+    /// It is there, but not as a program.
+    #[error("{} is not executable", .0.display())]
+    NotExecutable(PathBuf),
+    /// The directory it was to run in is missing.
+    #[error("{} cannot be run in {}: there is no such directory", .program.display(), .directory.display())]
+    NoDirectory {
+        /// The program.
+        program: PathBuf,
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The system could not start it, or not talk to it.
+    #[error("{} could not be run", .program.display())]
+    System {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It ended, and not with success.
+    #[error("{} {}{}", .program.display(), ending(*.status), said(.stderr))]
+    Failed {
+        /// The program.
+        program: PathBuf,
+        /// How it ended.
+        status: ExitStatus,
+        /// The end of its standard error.
+        stderr: Vec<u8>,
+    },
+    /// It took too long and was ended, with every process it had started in its group.
+    #[error("{} did not end within {}{}", .program.display(), humantime::format_duration(*.deadline), said(.stderr))]
+    Deadline {
+        /// The program.
+        program: PathBuf,
+        /// What it was given.
+        deadline: Duration,
+        /// The end of its standard error.
+        stderr: Vec<u8>,
+    },
+}
+
+impl CommandError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NotFound(program) => format!("install it, or correct the path: {}", program.display()),
+            Self::NoInterpreter(program) => format!("correct the first line (#!) of {}, or install what it names", program.display()),
+            Self::NotExecutable(program) => {
+                format!("chmod +x {}; a script also needs a first line such as #!/bin/sh", program.display())
+            }
+            Self::NoDirectory { directory, .. } => format!("create {}", directory.display()),
+            Self::System { .. } => "see the cause; the machine may be out of processes, memory or open files".to_owned(),
+            Self::Failed { program, .. } => format!("what it wrote is shown above; run {} by hand to look further", program.display()),
+            Self::Deadline { .. } => "find out what it waits for, or give it more time".to_owned(),
+        }
+    }
+}
+
+impl Command {
+    /// Will run `program` (a path, or a name looked up in the `PATH` it is given) for `deadline` at most.
+    pub fn new(program: impl Into<PathBuf>, deadline: Duration) -> Self {
+        Self { program: program.into(), args: Vec::new(), env: Vec::new(), stdin: None, directory: None, deadline }
+    }
+
+    /// Adds an argument. Arguments are visible to every user of the machine: never a secret.
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds a variable.
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl Into<String>) -> Self {
+        self.env.push((name.as_ref().to_owned(), Zeroizing::new(value.into())));
+        self
+    }
+
+    /// Adds this process's own `PATH` and `HOME`, so that programs are found and find their files.
+    pub fn inherit_path_and_home(mut self) -> Self {
+        for name in ["PATH", "HOME"] {
+            if let Ok(value) = std::env::var(name) {
+                self = self.env(name, value);
+            }
+        }
+        self
+    }
+
+    /// Gives it `bytes` on standard input, which is empty otherwise.
+    pub fn stdin(mut self, bytes: Zeroizing<Vec<u8>>) -> Self {
+        self.stdin = Some(bytes);
+        self
+    }
+
+    /// Runs it in `directory` instead of the current one.
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
+
+    /// Runs it to its end. Success is exit status 0. When the deadline passes, or the future is dropped, its whole process group is
+    /// killed.
+    pub async fn run(self) -> Result<Output, CommandError> {
+        let system = |source| CommandError::System { program: self.program.clone(), source };
+        let deadline = Instant::now() + self.deadline;
+        let mut child = self.start()?;
+        let mut group = Group::of(&child);
+        let (mut stdout, mut stderr) = (Tail::default(), Tail::default());
+        let stdin = child.stdin.take();
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let ended = {
+            let reading = async { tokio::join!(stdout.fill(out), stderr.fill(err)) };
+            let feeding = feed(stdin, self.stdin.as_ref());
+            let ending = async {
+                tokio::pin!(reading);
+                let status = tokio::select! {
+                    status = child.wait() => status,
+                    // Both pipes are closed, and the input, which nobody reads any more, does not matter.
+                    _ = async { tokio::join!(&mut reading, feeding) } => return child.wait().await,
+                };
+                let _ = timeout(DRAIN, reading).await;
+                status
+            };
+            timeout_at(deadline, ending).await
+        };
+        let Ok(ended) = ended else {
+            group.kill();
+            child.wait().await.map_err(system)?;
+            group.disarm();
+            return Err(CommandError::Deadline { program: self.program, deadline: self.deadline, stderr: stderr.into_bytes() });
+        };
+        group.disarm();
+        let status = ended.map_err(system)?;
+        if status.success() {
+            return Ok(Output { stdout: stdout.into_bytes(), stderr: stderr.into_bytes() });
+        }
+        Err(CommandError::Failed { program: self.program, status, stderr: stderr.into_bytes() })
+    }
+
+    fn start(&self) -> Result<Child, CommandError> {
+        let mut command = tokio::process::Command::new(&self.program);
+        command.args(&self.args).env_clear().envs(self.env.iter().map(|(name, value)| (name, value.as_str())));
+        command.stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
+        command.spawn().map_err(|source| self.not_started(source))
+    }
+
+    /// The system answers "no such file" to three different mistakes: which one was it?
+    fn not_started(&self, source: io::Error) -> CommandError {
+        let program = self.program.clone();
+        if let Some(directory) = self.directory.as_ref().filter(|directory| !directory.is_dir()) {
+            return CommandError::NoDirectory { program, directory: directory.clone() };
+        }
+        let named_by_path = self.program.components().count() > 1;
+        let place = self.directory.as_deref().unwrap_or(Path::new("")).join(&self.program);
+        match source.kind() {
+            io::ErrorKind::NotFound if named_by_path && place.is_file() => CommandError::NoInterpreter(program),
+            io::ErrorKind::NotFound => CommandError::NotFound(program),
+            io::ErrorKind::PermissionDenied => CommandError::NotExecutable(program),
+            _ if source.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error()) => CommandError::NotExecutable(program),
+            _ => CommandError::System { program, source },
+        }
+    }
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.env.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Command").field("program", &self.program).field("args", &self.args).field("env", &names).finish_non_exhaustive()
+    }
+}
+
+/// The process group of a child: killed when this is dropped, unless the child has ended by itself.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw))
+    }
+
+    fn kill(&self) {
+        if let Some(group) = self.0 {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+
+    /// The child has been waited for: its number may soon be somebody else's.
+    fn disarm(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The end of a stream.
+#[derive(Default)]
+struct Tail(VecDeque<u8>);
+
+impl Tail {
+    async fn fill(&mut self, stream: Option<impl AsyncRead + Unpin>) {
+        let Some(mut stream) = stream else { return };
+        let mut chunk = vec![0; 8 * 1024];
+        while let Ok(length @ 1..) = stream.read(&mut chunk).await {
+            self.0.extend(&chunk[..length]);
+            let surplus = self.0.len().saturating_sub(KEPT_OUTPUT_BYTES);
+            self.0.drain(..surplus);
+        }
+    }
+
+    fn into_bytes(self) -> Vec<u8> {
+        self.0.into()
+    }
+}
+
+/// A program need not read its input: a closed pipe is no failure.
+async fn feed(stdin: Option<tokio::process::ChildStdin>, bytes: Option<&Zeroizing<Vec<u8>>>) {
+    if let (Some(mut stdin), Some(bytes)) = (stdin, bytes) {
+        let _ = stdin.write_all(bytes).await;
+        let _ = stdin.shutdown().await;
+    }
+}
+
+fn ending(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with exit status {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "ended in an unknown way".to_owned(),
+    }
+}
+
+fn said(stderr: &[u8]) -> String {
+    let start = stderr.len().saturating_sub(SHOWN_OUTPUT_BYTES);
+    let text = String::from_utf8_lossy(&stderr[start..]);
+    let text = printable(text.trim());
+    if text.is_empty() { String::new() } else { format!(": {text}") }
+}
+
+/// Foreign text without the control characters that could move a terminal's cursor or forge a line of a log: line ends become " | ".
+pub fn printable(text: &str) -> String {
+    let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
+    lines.map(|line| line.replace(char::is_control, " ")).collect::<Vec<_>>().join(" | ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        Command::new("/bin/sh", Duration::from_secs(30)).arg("-c").arg(script)
+    }
+
+    #[tokio::test]
+    async fn gives_input_and_takes_output() {
+        let output = shell("cat; echo oops >&2").stdin(Zeroizing::new(b"hello".to_vec())).run().await.expect("success");
+        assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (b"hello".as_slice(), b"oops\n".as_slice()));
+    }
+
+    #[tokio::test]
+    async fn the_environment_is_what_was_given() {
+        let output = Command::new("/usr/bin/env", Duration::from_secs(30)).env("ONE", "1").run().await.expect("success");
+        assert_eq!(output.stdout, b"ONE=1\n");
+    }
+
+    #[tokio::test]
+    async fn failures_name_program_ending_and_reason() {
+        for (script, expected) in [
+            ("echo first >&2; echo second >&2; exit 7", "/bin/sh ended with exit status 7: first | second"),
+            ("kill -TERM $$", "/bin/sh was killed by signal 15"),
+            ("printf 'a\\033[2Jb' >&2; exit 1", "/bin/sh ended with exit status 1: a [2Jb"),
+        ] {
+            assert_eq!(shell(script).run().await.expect_err("a failure").to_string(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_start_is_told_apart() {
+        let place = tempfile::tempdir().expect("a directory");
+        let file = |name: &str, text: &str, mode| {
+            let path = place.path().join(name);
+            std::fs::write(&path, text).expect("a file");
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("a mode");
+            path
+        };
+        let (plain, orphan) = (file("plain", "x", 0o644), file("orphan", "#!/no/such/interpreter\n", 0o755));
+        let run = |program: &Path| Command::new(program, Duration::from_secs(30)).run();
+        assert!(matches!(run(Path::new("/no/such/program")).await, Err(CommandError::NotFound(_))));
+        assert!(matches!(run(Path::new("no-such-program-anywhere")).await, Err(CommandError::NotFound(_))));
+        assert!(matches!(run(&plain).await, Err(CommandError::NotExecutable(_))));
+        assert!(matches!(run(&orphan).await, Err(CommandError::NoInterpreter(_))));
+        let nowhere = shell("true").directory(place.path().join("missing")).run().await;
+        assert!(matches!(nowhere, Err(CommandError::NoDirectory { .. })));
+    }
+
+    #[tokio::test]
+    async fn only_the_end_of_long_output_is_kept() {
+        let output = shell("head -c 3000000 /dev/zero; echo end").run().await.expect("success");
+        assert_eq!(output.stdout.len(), KEPT_OUTPUT_BYTES);
+        assert!(output.stdout.ends_with(b"end\n"));
+    }
+
+    /// A shell whose grandchild holds the writing end of `fifo`: reading it to its end proves that the whole group is gone.
+    async fn holding(fifo: &Path, deadline: Duration) -> Result<Output, CommandError> {
+        let script = "(sleep 1000) > \"$FIFO\" & echo started >&2; wait";
+        let command = Command::new("/bin/sh", deadline).arg("-c").arg(script).env("FIFO", fifo.to_string_lossy());
+        command.inherit_path_and_home().run().await
+    }
+
+    fn fifo(place: &tempfile::TempDir) -> PathBuf {
+        let path = place.path().join("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo");
+        assert!(made.success());
+        path
+    }
+
+    #[tokio::test]
+    async fn a_deadline_ends_the_whole_group() {
+        let place = tempfile::tempdir().expect("a directory");
+        let path = fifo(&place);
+        let reader = tokio::spawn(tokio::fs::read(path.clone()));
+        let error = holding(&path, Duration::from_millis(300)).await.expect_err("too late");
+        assert_eq!(error.to_string(), "/bin/sh did not end within 300ms: started");
+        assert_eq!(reader.await.expect("a reader").expect("an end"), b"");
+    }
+
+    #[tokio::test]
+    async fn dropping_the_future_ends_the_whole_group() {
+        let place = tempfile::tempdir().expect("a directory");
+        let path = fifo(&place);
+        let running = tokio::spawn({
+            let path = path.clone();
+            async move { holding(&path, Duration::from_secs(1000)).await }
+        });
+        // Opening returns once the grandchild has opened its end too.
+        let mut reader = tokio::fs::File::open(&path).await.expect("the other end");
+        running.abort();
+        let mut rest = Vec::new();
+        reader.read_to_end(&mut rest).await.expect("an end");
+        assert_eq!(rest, b"");
+    }
+
+    #[tokio::test]
+    async fn a_process_left_in_the_background_does_not_hold_us_up() {
+        let place = tempfile::tempdir().expect("a directory");
+        let path = fifo(&place);
+        // The process left behind lives, and holds standard output, until this is closed at the end of the test.
+        let _held = std::fs::File::options().read(true).write(true).open(&path).expect("a fifo");
+        let command = shell("cat \"$FIFO\" & echo done").env("FIFO", path.to_string_lossy()).inherit_path_and_home();
+        assert_eq!(command.run().await.expect("success").stdout, b"done\n");
+    }
+
+    #[test]
+    fn debug_shows_no_values() {
+        let command = Command::new("x", DRAIN).env("TOKEN", "hush");
+        assert!(!format!("{command:?}").contains("hush"));
+    }
+}
