@@ -80,7 +80,8 @@ impl Secret {
         let secret = match &self.source {
             Source::Held(value) => value.clone(),
             Source::Variable(name) => {
-                let missing = || self.failed(format!("the environment variable {name} is not set"), format!("set it: export {name}=…"), None);
+                let missing =
+                    || self.failed(format!("the environment variable {name} is not set"), format!("set it: export {name}=…"), None);
                 Zeroizing::new(environment(name).ok_or_else(missing)?)
             }
             Source::File(path) => self.read_file(path)?,

@@ -12,11 +12,11 @@ use crate::domain::identifier::Identifier;
 use crate::domain::key_type::KeyType;
 use crate::domain::private_key::PrivateKey;
 
+pub mod acme;
 pub mod leaf;
 pub mod local_ca;
-pub mod self_signed;
-pub mod acme;
 pub mod new_key;
+pub mod self_signed;
 
 /// Makes bundles.
 #[async_trait]

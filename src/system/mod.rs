@@ -1,7 +1,7 @@
 //! Small things shared by everything that touches the machine.
 
+pub mod command;
 pub mod directories;
 pub mod files;
 pub mod lock;
 pub mod random;
-pub mod command;

@@ -233,12 +233,8 @@ async fn a_holder_that_was_overtaken_discards_its_own_and_follows() {
             };
             certfleet::issuer::Issuer::issue(&own, &request, &NoLease).await.expect("a bundle")
         };
-        let origin = bundle_object::Origin {
-            issuer: "ca".to_owned(),
-            class: record::IssuerClass::Acme,
-            profile: None,
-            passed_over: Vec::new(),
-        };
+        let origin =
+            bundle_object::Origin { issuer: "ca".to_owned(), class: record::IssuerClass::Acme, profile: None, passed_over: Vec::new() };
         let name = site(&["ca"]).site.name;
         let object = bundle_object::compose(&world.seal(), &name, Generation(1), &bundle, &origin, &other.fleet.holder).expect("an object");
         world.overwrite(&bundle_key(1), object.to_vec()).await;

@@ -214,8 +214,8 @@ impl World {
     pub fn machine(&self, node: &str) -> Machine {
         let directory = tempfile::tempdir().expect("a directory");
         let named = |class, ca: &Arc<TestCa>| NamedIssuer { class, anchors: Anchors::OwnLeaf, issuer: Arc::clone(ca) as Arc<dyn Issuer> };
-        let issuers =
-            [("ca", named(IssuerClass::Acme, &self.ca)), ("spare", named(IssuerClass::SelfSigned, &self.spare))].map(|(name, issuer)| (name.to_owned(), issuer));
+        let issuers = [("ca", named(IssuerClass::Acme, &self.ca)), ("spare", named(IssuerClass::SelfSigned, &self.spare))]
+            .map(|(name, issuer)| (name.to_owned(), issuer));
         let fleet = Fleet {
             store: Arc::clone(&self.store) as Arc<dyn Datastore>,
             seal: self.seal(),
