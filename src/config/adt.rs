@@ -29,7 +29,7 @@ use zeroize::Zeroizing;
 use super::Environment;
 use super::datastore::{S3Credentials, ToolkitBucket};
 use super::error::{ConfigError, Place, Setting};
-use super::issuers;
+use super::issuers::{self, IssuerSettings};
 use super::secret::Secret;
 use super::sites::{Known, from_the_command_line, only_solver};
 use crate::domain::identifier::Identifier;
@@ -107,6 +107,13 @@ pub(super) fn read(environment: Environment<'_>) -> Result<Option<Toolkit>, Conf
     let identifier: Identifier = website_url.parse().map_err(|error| {
         rejected("WEBSITE_URL", format!("{error}"), "the toolkit's WEBSITE_URL is a host name without a scheme: www.example.com")
     })?;
+    if !matches!(identifier, Identifier::Dns(_)) {
+        return Err(rejected(
+            "WEBSITE_URL",
+            format!("{identifier} is not a host name"),
+            "for wildcards and addresses write a certfleet.toml with a [[site]]",
+        ));
+    }
     let service = variables.choose("SSL_GENERATION_SERVICE", &[("LETSENCRYPT", Service::LetsEncrypt), ("ZEROSSL", Service::ZeroSsl)])?;
     Ok(Some(Toolkit {
         method: variables.choose("SSL_GENERATION_METHOD", &[("AUTOMATIC", Method::Automatic), ("MANUAL", Method::Manual)])?,
@@ -161,11 +168,11 @@ impl Toolkit {
             (Service::LetsEncrypt, Lineage::Staging) => (issuers::staging_name("letsencrypt"), Lineage::Staging),
             (Service::ZeroSsl, _) => ("zerossl".to_owned(), Lineage::Live),
         };
-        let bound = known
-            .issuers
-            .get(&issuer)
-            .is_some_and(|settings| matches!(settings, issuers::IssuerSettings::Acme(acme) if acme.eab.is_some()));
-        if let (Some(from), false) = (issuers::eab_from(&issuer), bound) {
+        let wanted_from = match known.issuers.get(&issuer) {
+            Some(IssuerSettings::Acme(acme)) => issuers::eab_wanted_from(&issuer, acme),
+            _ => None,
+        };
+        if let Some(from) = wanted_from {
             let hint = format!(
                 "add [issuer.{issuer}] with eab = {{ kid = \"…\", hmac_key = {{ env = \"NAME\" }} }} to certfleet.toml; you get both from {from}"
             );

@@ -235,9 +235,14 @@ impl fmt::Display for Place {
 /// How alike two words must be (Jaro-Winkler, 0 to 1) for one to be taken for a slip of the other.
 const ALIKE: f64 = 0.8;
 
-/// The known word that `word` was probably meant to be.
+/// The known word that `word` was probably meant to be: one slip of the fingers away, or much alike.
 fn nearest<'a>(word: &str, known: &'a [String]) -> Option<&'a str> {
-    let likeness = |candidate: &str| strsim::jaro_winkler(&word.to_lowercase(), candidate);
+    let word = word.to_lowercase();
+    let likeness = |candidate: &str| {
+        let candidate = candidate.to_lowercase();
+        let one_slip = word.len() > 2 && strsim::osa_distance(&word, &candidate) == 1;
+        if one_slip { 1.0 } else { strsim::jaro_winkler(&word, &candidate) }
+    };
     let best = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
     (likeness(best) >= ALIKE).then_some(best)
 }

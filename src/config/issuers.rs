@@ -130,9 +130,10 @@ const KNOWN: &[Known] = &[
     },
 ];
 
-/// Where to get the external account binding that the built-in issuer `name` insists on.
-pub(super) fn eab_from(name: &str) -> Option<&'static str> {
-    KNOWN.iter().find(|known| known.name == name).and_then(|known| known.eab_from)
+/// Where to get the external account binding that a public CA insists on, if `settings` ask that CA and have none.
+pub(super) fn eab_wanted_from(name: &str, settings: &AcmeSettings) -> Option<&'static str> {
+    let known = KNOWN.iter().find(|known| known.name == name && known.directory == settings.directory)?;
+    known.eab_from.filter(|_| settings.eab.is_none())
 }
 
 /// The name of the issuer that stands in for `name` under `--staging`.

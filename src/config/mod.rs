@@ -181,6 +181,7 @@ fn read(document: &Document, sources: Sources<'_>, origin: Origin) -> Result<Set
         contact,
         cloudhost: cloudhost.unwrap_or_else(|| "local".to_owned()),
         build_identifier: build.unwrap_or_else(|| "default".to_owned()),
+        providerscripts: base.directory.join("providerscripts"),
         runtimedata,
         datastore,
         sites,

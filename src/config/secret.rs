@@ -26,7 +26,7 @@ pub(super) const KEYS: &[&str] = &["env", "file", "command"];
 const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
 
 /// More than any secret has: a bound on what a command or file can make us keep.
-const LONGEST_SECRET_BYTES: u64 = 65_536;
+const LONGEST_SECRET_BYTES: usize = 65_536;
 
 /// A secret that is fetched when it is needed.
 #[derive(Clone, Eq, PartialEq)]
@@ -161,9 +161,9 @@ fn output(argv: &[String], deadline: Duration) -> io::Result<(ExitStatus, Zeroiz
 /// The text of a reader without the line ends at its end, refused when it is longer than a secret can be.
 fn bounded_text(reader: impl io::Read) -> io::Result<Zeroizing<String>> {
     // Room for all of it at once: a text that grows leaves copies behind that nobody wipes.
-    let mut text = Zeroizing::new(String::with_capacity(2 * 65_536));
-    reader.take(LONGEST_SECRET_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > LONGEST_SECRET_BYTES {
+    let mut text = Zeroizing::new(String::with_capacity(2 * LONGEST_SECRET_BYTES));
+    reader.take(LONGEST_SECRET_BYTES as u64 + 1).read_to_string(&mut text)?;
+    if text.len() > LONGEST_SECRET_BYTES {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {LONGEST_SECRET_BYTES} bytes")));
     }
     let length = text.trim_end_matches(['\r', '\n']).len();
@@ -185,5 +185,29 @@ impl fmt::Display for Source {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Secret({} from {})", self.at.key, self.source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_command_past_its_deadline_is_ended_with_all_it_started() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let pid_file = directory.path().join("pid");
+        let script = format!("sleep 1000 & echo $! >{}; wait", pid_file.display());
+        let error = output(&["sh".to_owned(), "-c".to_owned(), script], Duration::from_secs(1)).expect_err("no answer");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let pid: u32 = fs::read_to_string(pid_file).expect("it ran").trim().parse().expect("a process id");
+        // Gone, or dead and waiting for init to notice. There is no event to await for a process that is not our child.
+        let ended = || fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !ended() {
+            assert!(Instant::now() < deadline, "{pid} is still running");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 }

@@ -24,6 +24,8 @@ pub struct Settings {
     pub cloudhost: String,
     /// The name of this build: a path segment of runtimedata.
     pub build_identifier: String,
+    /// Where scripts are looked for, beside the configuration file: `dns/<provider>`, `http/<provider>`.
+    pub providerscripts: PathBuf,
     /// The build machine's own directory.
     pub runtimedata: PathBuf,
     /// The datastore.

@@ -164,7 +164,7 @@ fn lineage(name: &Field<'_>, issuers: &[String], known: &Known<'_>) -> Result<Li
 fn check_challenges(table: &Table<'_>, site: &Site, known: &Known<'_>) -> Result<(), ConfigError> {
     for name in &site.issuers {
         let Some(IssuerSettings::Acme(acme)) = known.issuers.get(name) else { continue };
-        if let (Some(from), None) = (issuers::eab_from(name), &acme.eab) {
+        if let Some(from) = issuers::eab_wanted_from(name, acme) {
             let hint =
                 format!("add [issuer.{name}] with eab = {{ kid = \"…\", hmac_key = {{ env = \"NAME\" }} }}; you get both from {from}");
             return Err(site_problem(table, site, &format!("the issuer {name:?} needs an external account binding"), &hint));

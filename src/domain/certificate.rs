@@ -6,13 +6,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
+use aws_lc_rs::signature::{self, EcdsaVerificationAlgorithm, UnparsedPublicKey};
 use chrono::{DateTime, Utc};
 use thiserror::Error;
 use x509_parser::certificate::X509Certificate;
+use x509_parser::error::X509Error;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
-use x509_parser::oid_registry::OID_PKIX_ACCESS_DESCRIPTOR_CA_ISSUERS;
+use x509_parser::oid_registry::{
+    OID_EC_P256, OID_NIST_EC_P384, OID_NIST_EC_P521, OID_PKIX_ACCESS_DESCRIPTOR_CA_ISSUERS, OID_SIG_ECDSA_WITH_SHA256,
+    OID_SIG_ECDSA_WITH_SHA384, OID_SIG_ECDSA_WITH_SHA512, Oid,
+};
 use x509_parser::prelude::FromDer as _;
 use x509_parser::public_key::PublicKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::identifier::Identifier;
 use super::key_type::KeyType;
@@ -43,6 +49,15 @@ pub struct Certificate {
     pub is_ca: bool,
     public: Vec<u8>,
 }
+
+/// ECDSA beyond what the parser verifies by itself: the curve of the key, the algorithm of the signature, and how to verify it.
+const ELLIPTIC: [(Oid<'_>, Oid<'_>, &EcdsaVerificationAlgorithm); 5] = [
+    (OID_EC_P256, OID_SIG_ECDSA_WITH_SHA512, &signature::ECDSA_P256_SHA512_ASN1),
+    (OID_NIST_EC_P384, OID_SIG_ECDSA_WITH_SHA512, &signature::ECDSA_P384_SHA512_ASN1),
+    (OID_NIST_EC_P521, OID_SIG_ECDSA_WITH_SHA256, &signature::ECDSA_P521_SHA256_ASN1),
+    (OID_NIST_EC_P521, OID_SIG_ECDSA_WITH_SHA384, &signature::ECDSA_P521_SHA384_ASN1),
+    (OID_NIST_EC_P521, OID_SIG_ECDSA_WITH_SHA512, &signature::ECDSA_P521_SHA512_ASN1),
+];
 
 /// Signature algorithms by their object identifiers (RFC 4055, RFC 5758, RFC 8410).
 const SIGNATURE_ALGORITHMS: [(&str, &str); 9] = [
@@ -115,7 +130,8 @@ impl Certificate {
         })?;
         let issuers = access.iter().filter(|description| description.access_method == OID_PKIX_ACCESS_DESCRIPTOR_CA_ISSUERS);
         let mut urls = issuers.filter_map(|description| match description.access_location {
-            GeneralName::URI(url) => Some(url.to_owned()),
+            // It is shown to people: what is no URL stays out of their terminals.
+            GeneralName::URI(url) if url.chars().all(|character| character.is_ascii_graphic()) => Some(url.to_owned()),
             _ => None,
         });
         urls.next()
@@ -148,13 +164,32 @@ impl Certificate {
     /// Whether `issuer` signed it: names chain and the signature verifies (RFC 5280 section 6.1.3).
     pub fn is_signed_by(&self, issuer: &Self) -> bool {
         let (Ok(own), Ok(other)) = (parse(&self.der), parse(&issuer.der)) else { return false };
-        own.issuer() == other.subject() && own.verify_signature(Some(other.public_key())).is_ok()
+        own.issuer() == other.subject() && verifies(&own, other.public_key())
     }
 
     /// Whether it signed itself: a root, or a self-signed leaf.
     pub fn is_self_signed(&self) -> bool {
         self.is_signed_by(self)
     }
+}
+
+/// Whether `key` made the signature of `certificate`.
+fn verifies(certificate: &X509Certificate<'_>, key: &SubjectPublicKeyInfo<'_>) -> bool {
+    match certificate.verify_signature(Some(key)) {
+        Err(X509Error::SignatureUnsupportedAlgorithm) => verifies_with_other_curve_or_hash(certificate, key),
+        result => result.is_ok(),
+    }
+}
+
+/// The parser knows neither P-521 nor SHA-512 for ECDSA (RFC 5758 section 3.2), which private CAs do use.
+fn verifies_with_other_curve_or_hash(certificate: &X509Certificate<'_>, key: &SubjectPublicKeyInfo<'_>) -> bool {
+    let curve = key.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
+    let hash = &certificate.signature_algorithm.algorithm;
+    let known = ELLIPTIC.into_iter().find(|(known_curve, known_hash, _)| curve.as_ref() == Some(known_curve) && hash == known_hash);
+    let verify = |algorithm| UnparsedPublicKey::new(algorithm, &key.subject_public_key.data);
+    known.is_some_and(|(_, _, algorithm)| {
+        verify(algorithm).verify(certificate.tbs_certificate.as_ref(), &certificate.signature_value.data).is_ok()
+    })
 }
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError> {

@@ -131,7 +131,8 @@ impl Description {
         })
     }
 
-    /// The same for people: label and value of each line.
+    /// The same for people: label and value of each line. Whoever made the certificate has no say in what a terminal does: control
+    /// characters are escaped.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let mut lines = vec![("verdict", self.verdict.to_string()), ("names", or_none(&self.identifiers))];
         if !self.missing.is_empty() {
@@ -150,7 +151,7 @@ impl Description {
             ("public trust", self.not_trusted_because.clone().map_or_else(|| "yes".to_owned(), |why| format!("no: {why}"))),
         ]);
         lines.extend(self.chain.iter().enumerate().map(|(index, link)| ("chain", format!("{}. {}", index + 1, link.words()))));
-        lines
+        lines.into_iter().map(|(label, value)| (label, harmless(&value))).collect()
     }
 
     fn left(&self) -> String {
@@ -229,6 +230,11 @@ impl fmt::Display for Verdict {
             Self::Ok => "ok",
         })
     }
+}
+
+fn harmless(value: &str) -> String {
+    let escaped = |character: char| if character.is_control() { character.escape_default().to_string() } else { character.to_string() };
+    value.chars().map(escaped).collect()
 }
 
 fn or_none(words: &[String]) -> String {

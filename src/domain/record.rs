@@ -1,5 +1,7 @@
 //! The records of the datastore, format 1: JSON with a `version`. Readers ignore unknown fields and refuse a newer version.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -133,7 +135,7 @@ impl IssuerClass {
 }
 
 /// A secret as it is stored.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "seal")]
 pub enum Sealed {
     /// Encrypted with age (<https://age-encryption.org/v1>), armored.
@@ -148,6 +150,16 @@ pub enum Sealed {
         /// The secret itself.
         plaintext: String,
     },
+}
+
+impl fmt::Debug for Sealed {
+    /// What lies in the clear is still a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Age { recipient, .. } => write!(f, "Sealed({recipient})"),
+            Self::None { .. } => f.write_str("Sealed(…)"),
+        }
+    }
 }
 
 /// An issuer that was asked and could not deliver.
@@ -240,4 +252,13 @@ pub struct OrderRecord {
     pub wanted: Wanted,
     /// The key the certificate will be for.
     pub key: Sealed,
+}
+
+/// `accounts/<issuer>`: the fleet's account at an ACME CA.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct AccountRecord {
+    /// See [`VERSION`].
+    pub version: u32,
+    /// The account with its key, sealed.
+    pub account: Sealed,
 }

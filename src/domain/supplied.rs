@@ -19,6 +19,7 @@ use super::bundle::{Bundle, Unfit};
 use super::certificate::Certificate;
 use super::identifier::Identifier;
 use super::private_key::PrivateKey;
+use super::trust::Trust;
 
 pub use self::error::SuppliedError;
 pub use self::note::Note;
@@ -67,7 +68,7 @@ pub struct Place {
 ///
 /// The leaf is the certificate that one of the keys belongs to. Its chain is built by signatures, not by order or names; roots,
 /// duplicates, unrelated certificates and other keys are left out. Whether the chain is trusted is for the caller to ask:
-/// see [`Trust`](super::trust::Trust).
+/// see [`Trust`].
 pub fn supplied(
     materials: &[Material<'_>],
     password: Option<&str>,
@@ -91,10 +92,22 @@ pub fn supplied(
     notes.extend(
         found.foreign.iter().map(|foreign| Note::BlockIgnored { label: foreign.kind.words().to_owned(), place: foreign.place.clone() }),
     );
-    let chain = chain::build(leaf, &certificates, now, &mut notes)?;
+    // The leaf alone first: that it is of last year, or of another site, matters more than what its chain lacks.
+    let alone = Bundle::new(&[leaf.certificate.der()], key.key.clone())?;
+    alone.check(identifiers, now).map_err(|unfit| refused(&alone, unfit))?;
+    let chain = chain::build(leaf, &certificates, &Trust::web(), now, &mut notes)?;
     let bundle = Bundle::new(&chain.iter().map(|certificate| certificate.der()).collect::<Vec<_>>(), key.key.clone())?;
-    bundle.check(identifiers, now).map_err(|unfit| refused(&bundle, unfit))?;
     Ok(Supplied { bundle, notes })
+}
+
+/// Every certificate of a file, in the file's order: for those who only want to look. Keys in it are no matter.
+pub fn certificates_in(name: &str, bytes: &[u8]) -> Result<Vec<Certificate>, SuppliedError> {
+    let material = Material { name, bytes, given_as: GivenAs::Either };
+    let found = scan::scan(&material, None, &mut Vec::new())?;
+    if found.certificates.is_empty() {
+        return Err(found.locked.unwrap_or_else(|| error::no_certificate(&[material], &found.foreign)));
+    }
+    Ok(found.certificates.into_iter().map(|found| found.certificate).collect())
 }
 
 fn refused(bundle: &Bundle, unfit: Unfit) -> SuppliedError {

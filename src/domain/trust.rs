@@ -99,7 +99,11 @@ impl Trust {
         let read = |(index, block): (usize, &pem::Block)| {
             Certificate::from_der(&block.der).map_err(|source| TrustError::Root { position: index + 1, source })
         };
-        let roots = certificates.map(read).collect::<Result<Vec<_>, _>>()?;
+        Self::roots(certificates.map(read).collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// These roots, one at least.
+    pub fn roots(roots: Vec<Certificate>) -> Result<Self, TrustError> {
         if roots.is_empty() { Err(TrustError::NoRoots) } else { Ok(Self(Anchors::Roots(roots))) }
     }
 

@@ -4,7 +4,6 @@ use bytes::Bytes;
 
 use super::Fleet;
 use super::bundle_object::{self, Opened, Origin};
-use super::report::in_full;
 use super::snapshot::Snapshot;
 use crate::datastore::DatastoreError;
 use crate::domain::bundle::Bundle;
@@ -13,6 +12,7 @@ use crate::domain::plan::{Evidence, Found, Intent, Usable};
 use crate::domain::policy::{self, Candidate, MANUAL};
 use crate::domain::record::IssuerClass;
 use crate::domain::site::Site;
+use crate::system::error_chain::in_full;
 
 /// One site, and what this run wants for it.
 #[derive(Clone, Debug)]
@@ -121,7 +121,7 @@ impl Fleet {
         let now = snapshot.clock().now();
         let origin = opened.origin();
         let fit = opened.bundle.check(&[], now).map_err(|unfit| unfit.to_string());
-        match fit.and_then(|()| self.issuers.vouch_for(&origin, &opened.bundle, now)) {
+        match fit.and_then(|()| self.issuers.vouch_for(site, &origin, &opened.bundle, now)) {
             Ok(()) => (judge(site, &opened.bundle, &origin, snapshot), Some(opened)),
             Err(reason) => (Found::Refused(format!("{}: {reason}", ObjectKey::bundle(&site.name, opened.record.generation))), None),
         }

@@ -146,6 +146,12 @@ pub fn seal_at_first_use(wanted: &SealWanted) -> Result<(Seal, Option<PathBuf>),
     Ok((Seal::Age { identity, origin }, (made == Creation::Created).then(|| path.clone())))
 }
 
+/// The seal for those who only look at a datastore that has not been used: nothing is made.
+pub fn seal_if_any(wanted: &SealWanted) -> Result<Seal, IdentityError> {
+    let SealWanted::Age(place) = wanted else { return Ok(Seal::None) };
+    Ok(load(place)?.map_or(Seal::None, |(identity, origin)| Seal::Age { identity, origin }))
+}
+
 /// Makes a new identity file, mode 0600, in the format of age's own tools. One that is there is left alone.
 pub fn create(path: &Path) -> Result<Creation, IdentityError> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {

@@ -11,7 +11,7 @@ use super::ensure::SiteError;
 use super::gather::{Gathered, SiteWanted};
 use super::lease::HeldLease;
 use super::publish::{Published, publish};
-use super::report::{Problem, in_full};
+use super::report::Problem;
 use super::snapshot::Snapshot;
 use crate::domain::bundle::Bundle;
 use crate::domain::lease::{Patience, retry_delay};
@@ -22,6 +22,7 @@ use crate::domain::private_key::PrivateKey;
 use crate::domain::record::{Holder, LeaseRecord, LeaseState, PassedOver, Wanted};
 use crate::domain::site::Site;
 use crate::issuer::{IssueError, LeaseEnded, Order, Request};
+use crate::system::error_chain::in_full;
 
 /// How an issuance went.
 pub(super) enum Issuance {
@@ -146,7 +147,7 @@ impl Fleet {
         lease: &HeldLease,
     ) -> Result<(Bundle, crate::domain::record::IssuerClass), IssueError> {
         let refused = |reason: String, hint: &str| IssueError::Refused { reason, hint: hint.to_owned(), retry_after: None };
-        let Some(named) = self.issuers.0.get(name) else {
+        let Some(named) = self.issuers.get(site, name) else {
             return Err(refused(format!("there is no issuer {name}"), "add an [issuer] table for it"));
         };
         self.progress.step(&site.name, &format!("{name}: asking for {}", names(site)));

@@ -34,11 +34,13 @@ pub enum Anchors {
     RootFile(PathBuf),
     /// Nobody: the leaf signed itself.
     OwnLeaf,
+    /// Anybody: test CAs make their roots anew whenever they start. Only for the staging lineage.
+    Anyone,
 }
 
-/// The issuers of a configuration.
+/// The issuers of a configuration, by name and by the solver that a site has them use.
 #[derive(Clone, Debug, Default)]
-pub struct Issuers(pub BTreeMap<String, NamedIssuer>);
+pub struct Issuers(BTreeMap<(String, Option<String>), NamedIssuer>);
 
 impl Anchors {
     /// Whether a bundle leads where it must; the reason if not.
@@ -49,6 +51,7 @@ impl Anchors {
                 let text = std::fs::read_to_string(path).map_err(|error| format!("the root {} cannot be read: {error}", path.display()))?;
                 Trust::from_pem(&text).map_err(|error| format!("{}: {error}", path.display()))?
             }
+            Self::Anyone => return Ok(()),
             Self::OwnLeaf if bundle.leaf().is_self_signed() => return Ok(()),
             Self::OwnLeaf => return Err("it is not self-signed".to_owned()),
         };
@@ -57,10 +60,20 @@ impl Anchors {
 }
 
 impl Issuers {
+    /// Adds an issuer for a site, and for every other site with the same solver.
+    pub fn add(&mut self, site: &Site, name: &str, issuer: NamedIssuer) {
+        self.0.insert((name.to_owned(), site.solver.clone()), issuer);
+    }
+
+    /// The issuer of that name, as the site uses it.
+    pub fn get(&self, site: &Site, name: &str) -> Option<&NamedIssuer> {
+        self.0.get(&(name.to_owned(), site.solver.clone()))
+    }
+
     /// Whether a bundle of a known issuer leads to that issuer's roots. What a person supplied, and what an issuer made that is no
     /// longer configured, has no roots to be held to; the latter is due anyway.
-    pub fn vouch_for(&self, origin: &Origin, bundle: &Bundle, now: DateTime<Utc>) -> Result<(), String> {
-        match self.0.get(&origin.issuer) {
+    pub fn vouch_for(&self, site: &Site, origin: &Origin, bundle: &Bundle, now: DateTime<Utc>) -> Result<(), String> {
+        match self.get(site, &origin.issuer) {
             Some(named) if origin.class != IssuerClass::Manual => named.anchors.vouch_for(bundle, now),
             _ => Ok(()),
         }
@@ -74,7 +87,7 @@ impl Issuers {
         }
         let mut reasons = Vec::new();
         for name in &site.issuers {
-            let Some(named) = self.0.get(name) else { continue };
+            let Some(named) = self.get(site, name) else { continue };
             match named.anchors.vouch_for(bundle, now) {
                 Ok(()) => return Ok(Origin { profile: site.profile.clone(), ..origin(name, named.class) }),
                 Err(reason) => reasons.push(format!("{name}: {reason}")),

@@ -9,7 +9,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
-use super::report::in_full;
 use super::seal::Seal;
 use crate::datastore::{Datastore, DatastoreError, Put, PutMode};
 use crate::domain::lease::{REFRESH_EVERY, TRUSTED_FOR};
@@ -17,6 +16,7 @@ use crate::domain::object_key::ObjectKey;
 use crate::domain::record::{self, LeaseRecord, LeaseState, OrderRecord, Wanted};
 use crate::domain::site::SiteName;
 use crate::issuer::{LeaseEnded, Order};
+use crate::system::error_chain::in_full;
 
 /// A lease that this run created. Dropping it stops the refreshing; the record stays and grows old.
 pub struct HeldLease {

@@ -13,6 +13,7 @@ use self::spool::Spool;
 use crate::datastore::Datastore;
 use crate::domain::record::Holder;
 
+pub mod accounts;
 pub mod bundle_object;
 pub mod election;
 pub mod ensure;
@@ -22,6 +23,7 @@ pub mod identity;
 mod issue;
 pub mod issuers;
 pub mod lease;
+pub mod look;
 pub mod place;
 pub mod progress;
 pub mod publish;

@@ -31,7 +31,7 @@ impl Spool {
     pub fn make_room(&self, site: &SiteName) -> Result<(), FileError> {
         files::create_dir_all(&self.directory, 0o700)?;
         let trial = self.directory.join(format!(".room-{}", site.file_name()));
-        files::replace(&trial, &[b' '; ROOM_BYTES], 0o600)?;
+        files::replace(&trial, &vec![b' '; ROOM_BYTES], 0o600)?;
         directories::remove_file(&trial)
     }
 

@@ -21,9 +21,10 @@ use crate::domain::certificate::{Certificate, hex};
 use crate::domain::key_type::KeyType;
 use crate::domain::pem;
 use crate::domain::private_key::{PrivateKey, PrivateKeyError};
+use crate::system::error_chain::in_full;
 
 /// The root's certificate: what browsers and `curl --cacert` are given.
-const ROOT_FILE: &str = "root.pem";
+pub const ROOT_FILE: &str = "root.pem";
 /// The root's key. Whoever has it can impersonate every site to those who trust the root.
 const KEY_FILE: &str = "root.key";
 
@@ -292,5 +293,31 @@ impl LocalCaError {
             }
             Self::Sign(_) => "check this machine's clock and its source of random numbers".to_owned(),
         }
+    }
+}
+
+/// The local CA as an issuer that is made only when something is asked of it: looking must write nothing.
+#[derive(Clone, Debug)]
+pub struct LocalCaIssuer {
+    dir: PathBuf,
+    options: LocalCaOptions,
+}
+
+impl LocalCaIssuer {
+    /// The CA in `dir`, whether it is there yet or not.
+    pub fn new(dir: PathBuf, options: LocalCaOptions) -> Self {
+        Self { dir, options }
+    }
+}
+
+#[async_trait]
+impl Issuer for LocalCaIssuer {
+    async fn issue(&self, request: &Request, lease: &dyn Lease) -> Result<Bundle, IssueError> {
+        let ca = LocalCa::open_or_create(&self.dir, &self.options, request.now).map_err(|error| IssueError::Refused {
+            reason: in_full(&error),
+            hint: error.hint(),
+            retry_after: None,
+        })?;
+        ca.issue(request, lease).await
     }
 }

@@ -23,12 +23,11 @@ pub fn switch(staged: &Path, target: &Path, previous: &Path, owned: &[&str]) -> 
     };
     match renameat_with(CWD, staged, CWD, target, RenameFlags::NOREPLACE) {
         Ok(()) => return sync_parent(target),
-        Err(Errno::EXIST) => {}
         Err(Errno::INVAL) if !target.exists() => {
             fs::rename(staged, target).map_err(failed("put in place", target))?;
             return sync_parent(target);
         }
-        Err(Errno::INVAL) => {}
+        Err(Errno::EXIST | Errno::INVAL) => {}
         Err(error) => return Err(failed("put in place", target)(error.into())),
     }
     carry_along(target, staged, owned)?;

@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod directories;
+pub mod error_chain;
 pub mod files;
 pub mod lock;
 pub mod random;

@@ -2,5 +2,9 @@
 
 #![allow(unreachable_pub, reason = "pub marks what the modules of this binary offer each other")]
 
+mod config;
 mod fleet;
+mod handshake;
+mod local_ca;
+mod supplied;
 mod support;

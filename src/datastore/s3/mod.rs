@@ -23,7 +23,9 @@ use crate::domain::object_key::ObjectKey;
 pub mod connection;
 mod failure;
 
-use connection::{ATTEMPTS, Encryption, S3Options};
+use connection::ATTEMPTS;
+
+pub use connection::{Addressing, Credentials, Encryption, S3Options, Timeouts};
 
 /// See the module. Cheap to make: nothing is sent, and nothing is looked up, before the first call.
 pub struct S3Datastore {

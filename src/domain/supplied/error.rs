@@ -7,6 +7,7 @@ use super::{Foreign, ForeignKind, FoundCertificate, FoundKey, Material, Place, k
 use crate::domain::bundle::BundleError;
 use crate::domain::identifier::Identifier;
 use crate::domain::private_key::PrivateKeyError;
+use crate::domain::trust::TrustError;
 
 /// Why supplied material makes no bundle. Key bytes are never part of it.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -157,6 +158,9 @@ pub enum SuppliedError {
         /// What the leaf vouches for.
         has: Vec<Identifier>,
     },
+    /// The chain holds together, but clients would not have it.
+    #[error("clients would refuse this chain, even if they trusted its root")]
+    Unacceptable(#[source] TrustError),
     /// More certificates than anybody needs.
     #[error("there are {0} certificates; {most} at most are looked at", most = super::chain::MOST_CERTIFICATES)]
     TooMany(usize),
@@ -166,6 +170,11 @@ pub enum SuppliedError {
 }
 
 impl SuppliedError {
+    /// Whether a password, or another one, may be all that is missing.
+    pub fn wants_password(&self) -> bool {
+        matches!(self, Self::PasswordMissing(_) | Self::WrongPassword(_))
+    }
+
     /// What a person can do about it.
     pub fn hint(&self) -> String {
         match self {
@@ -218,6 +227,7 @@ impl SuppliedError {
             Self::Expired { .. } => "supply the renewed certificate, and check this machine's clock".to_owned(),
             Self::NotYetValid { .. } => "wait until then, or check this machine's clock".to_owned(),
             Self::Names { .. } => "order a certificate for all of the site's identifiers, or change the identifiers of the site".to_owned(),
+            Self::Unacceptable(_) => "have it issued again, as a TLS server certificate for the site's names".to_owned(),
             Self::TooMany(_) => "give the site's own chain, not a store of all roots".to_owned(),
             Self::Bundle(_) => "look at the files with: openssl x509 -in FILE -noout -text".to_owned(),
         }

@@ -1,8 +1,9 @@
 //! Private keys, opened and converted.
 
 use aws_lc_rs::digest;
-use pkcs8::EncryptedPrivateKeyInfo;
+use pkcs8::{EncryptedPrivateKeyInfo, pkcs5};
 use rcgen::PublicKeyData as _;
+use x509_parser::asn1_rs::{Any, FromDer as _};
 use zeroize::Zeroizing;
 
 use super::{FoundKey, Note, Place, SuppliedError};
@@ -23,15 +24,18 @@ pub(super) fn plain(label: &str, der: &[u8], place: Place, notes: &mut Vec<Note>
 
 /// An encrypted PKCS#8 key (RFC 5958 section 3), opened with `password`.
 pub(super) fn encrypted(der: &[u8], password: Option<&str>, place: Place, notes: &mut Vec<Note>) -> Result<FoundKey, SuppliedError> {
-    let info = EncryptedPrivateKeyInfo::try_from(der).map_err(|error| match error {
-        // An encryption this reader has no words for; a broken outer structure is another matter.
-        pkcs8::Error::EncryptedPrivateKey(_) => SuppliedError::UnsupportedEncryption(place.clone()),
-        other => SuppliedError::Damaged { what: "ENCRYPTED PRIVATE KEY".to_owned(), place: place.clone(), why: other.to_string() },
+    let info = EncryptedPrivateKeyInfo::try_from(der).map_err(|error| match Any::from_der(der) {
+        // Whole, but of an encryption that the crate has no words for.
+        Ok(([], _)) => SuppliedError::UnsupportedEncryption(place.clone()),
+        _ => {
+            SuppliedError::Damaged { what: "the block \"ENCRYPTED PRIVATE KEY\"".to_owned(), place: place.clone(), why: error.to_string() }
+        }
     })?;
     let password = password.ok_or_else(|| SuppliedError::PasswordMissing(place.clone()))?;
     let opened = info.decrypt(password).map_err(|error| match error {
-        // One wrong password in 256 leaves a padding that looks right, and nonsense inside.
-        pkcs8::Error::EncryptedPrivateKey(pkcs8::pkcs5::Error::DecryptFailed) | pkcs8::Error::Asn1(_) => {
+        // The crate calls a failed decryption a failed encryption. One wrong password in 256 leaves a padding that looks right, and
+        // nonsense inside.
+        pkcs8::Error::EncryptedPrivateKey(pkcs5::Error::DecryptFailed | pkcs5::Error::EncryptFailed) | pkcs8::Error::Asn1(_) => {
             SuppliedError::WrongPassword(place.clone())
         }
         _ => SuppliedError::UnsupportedEncryption(place.clone()),

@@ -214,14 +214,15 @@ impl World {
     pub fn machine(&self, node: &str) -> Machine {
         let directory = tempfile::tempdir().expect("a directory");
         let named = |class, ca: &Arc<TestCa>| NamedIssuer { class, anchors: Anchors::OwnLeaf, issuer: Arc::clone(ca) as Arc<dyn Issuer> };
-        let issuers = [("ca", named(IssuerClass::Acme, &self.ca)), ("spare", named(IssuerClass::SelfSigned, &self.spare))]
-            .map(|(name, issuer)| (name.to_owned(), issuer));
+        let mut issuers = Issuers::default();
+        issuers.add(&site(&[]).site, "ca", named(IssuerClass::Acme, &self.ca));
+        issuers.add(&site(&[]).site, "spare", named(IssuerClass::SelfSigned, &self.spare));
         let fleet = Fleet {
             store: Arc::clone(&self.store) as Arc<dyn Datastore>,
             seal: self.seal(),
             creates: Creates::Exclusive,
             holder: Holder { node: node.to_owned(), run: random::name(), place: format!("place of {node}") },
-            issuers: Issuers(issuers.into()),
+            issuers,
             runtimedata: Runtimedata::new(directory.path().join("ssl")),
             spool: spool_in(directory.path()),
             progress: Arc::new(Silent),
