@@ -3,6 +3,7 @@
 //! Imports go one way: `cli → fleet → {datastore, issuer → solver, target} → domain`, with [`system`] a leaf beside them and `config → domain`.
 //! `tests/tidy.rs` enforces it.
 
+pub mod cli;
 pub mod config;
 pub mod datastore;
 pub mod domain;

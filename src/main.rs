@@ -1,3 +1,7 @@
 //! Arguments → run → exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    certfleet::cli::main()
+}

@@ -1,0 +1,256 @@
+//! From settings to the working parts: the datastore, the issuers with their solvers, and the fleet around them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use super::console::Console;
+use super::exit::Exit;
+use super::failure::Failure;
+use crate::config::{
+    self, AcmeSettings, ConfigError, Election, IdentitySource, IssuerSettings, Location, Program, Seal as SealSetting, Secret, Settings,
+    SolverSettings, Sources,
+};
+use crate::datastore::Datastore;
+use crate::datastore::directory::DirectoryDatastore;
+use crate::datastore::s3::{Addressing, Credentials, Encryption, S3Datastore, S3Options, Timeouts};
+use crate::domain::object_key::ObjectKey;
+use crate::domain::record::{ExclusiveCreate, Holder, IssuerClass, Manifest};
+use crate::domain::site::{Lineage, Site};
+use crate::domain::trust::Trust;
+use crate::fleet::accounts::StoredAccount;
+use crate::fleet::identity::{IdentityPlace, SealWanted};
+use crate::fleet::issuers::{Anchors, Issuers, NamedIssuer};
+use crate::fleet::place::{Place, spool_in};
+use crate::fleet::runtimedata::Runtimedata;
+use crate::fleet::seal::Seal;
+use crate::fleet::{Creates, Fleet};
+use crate::issuer::acme::{AcmeIssuer, AcmeOptions, ExternalAccount};
+use crate::issuer::local_ca::{self, LocalCaIssuer, LocalCaOptions};
+use crate::issuer::self_signed::SelfSigned;
+use crate::solver::script::Script;
+use crate::solver::standalone::Standalone;
+use crate::solver::webroot::Webroot;
+use crate::solver::{ChallengeKind, Solver, SolverError};
+use crate::system::error_chain::in_full;
+use crate::system::random;
+
+/// How long to wait for another run on this machine, or for another machine that is making a generation.
+pub(super) const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Where a build keeps what is its own: lock, name and spool.
+const PLACE: &str = ".certfleet";
+
+/// The settings for this process.
+pub(super) fn settings(config: Option<&Path>) -> Result<Settings, Failure> {
+    let current_dir = std::env::current_dir().map_err(|error| Failure::new(&error, "change to a directory that exists", Exit::Failed))?;
+    let host_name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let sources = Sources { config, environment: &variable, current_dir: &current_dir, host_name: &host_name };
+    Ok(config::load(sources)?)
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Where this build keeps its lock, its name and its spool.
+pub(super) fn place_directory(settings: &Settings) -> PathBuf {
+    settings.runtimedata.join(&settings.cloudhost).join(&settings.build_identifier).join(PLACE)
+}
+
+/// The datastore. Nothing is asked of it yet.
+pub(super) async fn datastore(settings: &Settings) -> Result<Arc<dyn Datastore>, Failure> {
+    let s3 = match &settings.datastore.location {
+        Location::Directory(path) => return Ok(Arc::new(DirectoryDatastore::new(path.clone()))),
+        Location::S3(s3) => s3,
+    };
+    let credentials = match &s3.credentials {
+        None => Credentials::Chain,
+        Some(pair) => {
+            let access_key = resolve(&pair.access_key)?.trim().to_owned();
+            Credentials::Explicit { access_key, secret_key: Zeroizing::new(resolve(&pair.secret_key)?.trim().to_owned()) }
+        }
+    };
+    let options = S3Options {
+        bucket: s3.bucket.clone(),
+        prefix: s3.prefix.clone(),
+        endpoint: s3.endpoint.clone(),
+        region: s3.region.clone(),
+        addressing: match s3.addressing {
+            config::Addressing::Path => Addressing::Path,
+            config::Addressing::VirtualHost => Addressing::VirtualHost,
+        },
+        server_side_encryption: match &s3.encryption {
+            config::ServerSideEncryption::None => Encryption::None,
+            config::ServerSideEncryption::Aes256 => Encryption::Aes256,
+            config::ServerSideEncryption::Kms { key_id } => Encryption::Kms { key_id: key_id.clone() },
+        },
+        credentials,
+        ca_file: s3.ca_file.clone(),
+        proxy: s3.proxy.clone(),
+        timeouts: Timeouts::default(),
+    };
+    Ok(Arc::new(S3Datastore::connect(options).await?))
+}
+
+/// How secrets are to be kept.
+pub(super) fn seal_wanted(settings: &Settings) -> Result<SealWanted, Failure> {
+    Ok(match (&settings.datastore.seal, &settings.datastore.identity) {
+        (SealSetting::None, _) => SealWanted::None,
+        (SealSetting::Age, IdentitySource::File(path)) => SealWanted::Age(IdentityPlace::File(path.clone())),
+        (SealSetting::Age, IdentitySource::Secret(secret)) => {
+            SealWanted::Age(IdentityPlace::Given { text: resolve(secret)?, origin: "the secret of [datastore] identity".to_owned() })
+        }
+    })
+}
+
+/// Builds the issuers of `sites` with their solvers, before anything is touched: a missing secret is found on the day it goes missing,
+/// not on the day of the renewal. The seal of the accounts is put into `seal` once it is known.
+pub(super) fn issuers(settings: &Settings, sites: &[Site], store: &Arc<dyn Datastore>, seal: &Arc<OnceLock<Seal>>) -> Result<Issuers, Failure> {
+    let mut solvers: BTreeMap<&str, Arc<dyn Solver>> = BTreeMap::new();
+    let mut issuers = Issuers::default();
+    for site in sites {
+        for name in &site.issuers {
+            if issuers.get(site, name).is_some() {
+                continue;
+            }
+            let named = match settings.issuers.get(name) {
+                None => return Err(Failure::usage(format!("there is no issuer {name:?}"), "add an [issuer] table for it")),
+                Some(IssuerSettings::Acme(acme)) => {
+                    let solver_name = site.solver.as_deref().unwrap_or_default();
+                    let solver = match solvers.get(solver_name) {
+                        Some(solver) => Arc::clone(solver),
+                        None => Arc::clone(solvers.entry(solver_name).or_insert(solver(settings, solver_name)?)),
+                    };
+                    acme_issuer(name, acme, solver, store, seal)?
+                }
+                Some(IssuerSettings::LocalCa { lifetime }) => {
+                    let directory = settings.local_ca_dir();
+                    let anchors = Anchors::RootFile(directory.join(local_ca::ROOT_FILE));
+                    let options = LocalCaOptions { leaf_lifetime: *lifetime, owner: None };
+                    NamedIssuer { class: IssuerClass::LocalCa, anchors, issuer: Arc::new(LocalCaIssuer::new(directory, options)) }
+                }
+                Some(IssuerSettings::SelfSigned { lifetime }) => {
+                    NamedIssuer { class: IssuerClass::SelfSigned, anchors: Anchors::OwnLeaf, issuer: Arc::new(SelfSigned::new(*lifetime)) }
+                }
+            };
+            issuers.add(site, name, named);
+        }
+    }
+    Ok(issuers)
+}
+
+fn acme_issuer(
+    name: &str,
+    acme: &AcmeSettings,
+    solver: Arc<dyn Solver>,
+    store: &Arc<dyn Datastore>,
+    seal: &Arc<OnceLock<Seal>>,
+) -> Result<NamedIssuer, Failure> {
+    let eab = match &acme.eab {
+        None => None,
+        Some(eab) => Some(ExternalAccount { kid: eab.kid.clone(), hmac_key: Zeroizing::new(resolve(&eab.hmac_key)?.trim().to_owned()) }),
+    };
+    let anchors = match (&acme.chain_trust, acme.lineage) {
+        (Some(path), _) => Anchors::Given(roots(name, "chain_trust", path)?),
+        (None, Lineage::Live) => Anchors::Given(Trust::web()),
+        (None, Lineage::Staging) => Anchors::Anyone,
+    };
+    let trust = acme.trust.as_deref().map(|path| pem_file(name, "trust", path)).transpose()?;
+    let Some(key) = ObjectKey::account(name) else {
+        return Err(Failure::usage(format!("an issuer cannot be called {name:?}"), "use letters, digits and hyphens"));
+    };
+    let accounts = Arc::new(StoredAccount::new(Arc::clone(store), Arc::clone(seal), key));
+    let (directory, contact) = (acme.directory.clone(), acme.contact.clone());
+    let options = AcmeOptions { name: name.to_owned(), directory, trust, contact, eab, solver, accounts };
+    let issuer =
+        AcmeIssuer::new(options).map_err(|error| Failure::new(&error, format!("correct the table [issuer.{name}]"), Exit::Usage))?;
+    Ok(NamedIssuer { class: IssuerClass::Acme, anchors, issuer: Arc::new(issuer) })
+}
+
+fn solver(settings: &Settings, name: &str) -> Result<Arc<dyn Solver>, Failure> {
+    let refused = |error: SolverError| Failure::new(&error, error.hint.clone(), Exit::Usage);
+    let program = |program: &Program, kind| -> Result<Arc<dyn Solver>, Failure> {
+        let script = match program {
+            Program::Script { name, credentials } => {
+                let folder = match kind {
+                    ChallengeKind::Dns01 => "dns",
+                    ChallengeKind::Http01 => "http",
+                };
+                Script::load(&settings.providerscripts.join(folder).join(name), kind, secrets(credentials)?)
+            }
+            Program::Hooks { present, cleanup, credentials } => {
+                Script::from_hooks(kind, present.clone(), cleanup.clone(), secrets(credentials)?)
+            }
+        };
+        Ok(Arc::new(script.map_err(refused)?))
+    };
+    match settings.solvers.get(name) {
+        None => Err(Failure::usage(format!("there is no solver {name:?}"), "add a [solver] table for it")),
+        Some(SolverSettings::Standalone { listen }) => Ok(Arc::new(Standalone::new(*listen))),
+        Some(SolverSettings::Webroot { path }) => Ok(Arc::new(Webroot::new(path.clone()))),
+        Some(SolverSettings::Http01Program(settings)) => program(settings, ChallengeKind::Http01),
+        Some(SolverSettings::Dns01Program(settings)) => program(settings, ChallengeKind::Dns01),
+    }
+}
+
+fn secrets(credentials: &BTreeMap<String, Secret>) -> Result<BTreeMap<String, Zeroizing<String>>, Failure> {
+    credentials.iter().map(|(name, secret)| Ok((name.clone(), resolve(secret)?))).collect()
+}
+
+fn resolve(secret: &Secret) -> Result<Zeroizing<String>, ConfigError> {
+    secret.resolve(&variable)
+}
+
+fn pem_file(issuer: &str, key: &str, path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| {
+        Failure::usage(format!("cannot read {} ({key} of the issuer {issuer}): {error}", path.display()), "check the path and its mode")
+    })
+}
+
+fn roots(issuer: &str, key: &str, path: &Path) -> Result<Trust, Failure> {
+    Trust::from_pem(&pem_file(issuer, key, path)?).map_err(|error| {
+        let what = format!("{} ({key} of the issuer {issuer}): {}", path.display(), in_full(&error));
+        Failure::usage(what, "it must hold root certificates as PEM")
+    })
+}
+
+/// What a run brings to the fleet beside its settings.
+pub(super) struct Run {
+    /// The datastore.
+    pub(super) store: Arc<dyn Datastore>,
+    /// The issuers.
+    pub(super) issuers: Issuers,
+    /// What people see.
+    pub(super) console: Arc<Console>,
+    /// Cancelled when the program should end.
+    pub(super) interrupt: CancellationToken,
+}
+
+impl Run {
+    /// The fleet as this run works on it. `place` is `None` for those who only look.
+    pub(super) fn fleet(self, settings: &Settings, seal: Seal, manifest: Option<&Manifest>, place: Option<&Place>) -> Fleet {
+        let honoured = manifest.is_none_or(|manifest| manifest.exclusive_create == ExclusiveCreate::Honoured);
+        let creates = match settings.datastore.election {
+            Election::Exclusive if !honoured => Creates::Refused,
+            Election::Exclusive | Election::Sole => Creates::Exclusive,
+        };
+        let id = place.map(|place| place.id().to_owned()).unwrap_or_default();
+        Fleet {
+            store: self.store,
+            seal,
+            creates,
+            holder: Holder { node: settings.agent.node.clone(), run: random::name(), place: id },
+            issuers: self.issuers,
+            runtimedata: Runtimedata::new(settings.ssl_dir()),
+            spool: place.map_or_else(|| spool_in(&place_directory(settings)), Place::spool),
+            progress: self.console,
+            interrupt: self.interrupt,
+            patience: PATIENCE,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What people see. Standard output carries the answer and nothing else; steps, notes and errors go to standard error.
+//!
+//! Errors read `error: what failed: why`, then `hint: what to do`. On a terminal each site has one line that changes; in a log every
+//! step is a line of its own. Under `--quiet` steps and notes are left out, never errors.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::args::Color;
+use crate::domain::site::SiteName;
+use crate::fleet::progress::Progress;
+
+/// How often a spinner turns.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Both streams of one run.
+pub(super) struct Console {
+    detail: Detail,
+    color: bool,
+    spinners: Option<Spinners>,
+}
+
+/// How much is told on the way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Detail {
+    /// Only errors.
+    Quiet,
+    /// Steps and notes.
+    Steps,
+}
+
+struct Spinners {
+    all: MultiProgress,
+    by_site: Mutex<BTreeMap<SiteName, ProgressBar>>,
+}
+
+impl Console {
+    /// A console as the flags want it.
+    pub(super) fn new(detail: Detail, color: Color) -> Self {
+        let terminal = io::stderr().is_terminal();
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let color = match color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => terminal && !no_color,
+        };
+        let spinners = (terminal && detail == Detail::Steps).then(|| Spinners { all: MultiProgress::new(), by_site: Mutex::default() });
+        Self { detail, color, spinners }
+    }
+
+    /// Prints the answer, or part of it. Readers that have gone away are no error: `certfleet … | head -1`.
+    pub(super) fn answer(&self, text: &str) {
+        self.finish_steps();
+        let mut stdout = io::stdout().lock();
+        let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    }
+
+    /// Prints an error and what to do about it.
+    pub(super) fn error(&self, what: &str, hint: &str) {
+        self.finish_steps();
+        self.line(&format!("{} {what}", self.paint("error:", "31;1")));
+        if !hint.is_empty() {
+            self.line(&format!("{} {hint}", self.paint("hint:", "36")));
+        }
+    }
+
+    /// Removes the lines that change: what follows is final.
+    pub(super) fn finish_steps(&self) {
+        if let Some(spinners) = &self.spinners {
+            let mut by_site = spinners.by_site.lock().unwrap_or_else(PoisonError::into_inner);
+            for spinner in std::mem::take(&mut *by_site).into_values() {
+                spinner.finish_and_clear();
+            }
+        }
+    }
+
+    fn line(&self, text: &str) {
+        match &self.spinners {
+            Some(spinners) => spinners.all.suspend(|| eprint_line(text)),
+            None => eprint_line(text),
+        }
+    }
+
+    fn paint(&self, text: &str, code: &str) -> String {
+        if self.color { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+}
+
+impl Progress for Console {
+    fn step(&self, site: &SiteName, what: &str) {
+        let what = printable(what);
+        match (&self.spinners, self.detail) {
+            (_, Detail::Quiet) => {}
+            (None, Detail::Steps) => self.line(&format!("{site}: {what}")),
+            (Some(spinners), Detail::Steps) => {
+                let mut by_site = spinners.by_site.lock().unwrap_or_else(PoisonError::into_inner);
+                let spinner = by_site.entry(site.clone()).or_insert_with(|| {
+                    let spinner = spinners.all.add(ProgressBar::new_spinner());
+                    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+                        spinner.set_style(style);
+                    }
+                    spinner.enable_steady_tick(TICK);
+                    spinner
+                });
+                spinner.set_message(format!("{site}: {what}"));
+            }
+        }
+    }
+
+    fn note(&self, what: &str) {
+        if self.detail == Detail::Steps {
+            self.line(&format!("{} {}", self.paint("note:", "33"), printable(what)));
+        }
+    }
+}
+
+/// Strings from a CA or a bucket may hold control characters that would drive the terminal.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
+fn eprint_line(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

@@ -1,0 +1,115 @@
+//! `certfleet ensure`
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use super::args::{Arguments, Ensure};
+use super::assemble;
+use super::console::{Console, printable};
+use super::exit::Exit;
+use super::failure::Failure;
+use super::rendering;
+use super::session::{Purpose, Session};
+use super::supplied;
+use crate::config::Settings;
+use crate::domain::plan::Intent;
+use crate::domain::site::{Method, Site};
+use crate::fleet::gather::SiteWanted;
+use crate::fleet::report::SiteReport;
+use crate::fleet::snapshot::Snapshot;
+use crate::issuer::local_ca;
+
+/// Settles every site asked for.
+pub(super) async fn run(arguments: &Arguments, options: &Ensure, console: &Arc<Console>) -> Result<Exit, Failure> {
+    let settings = assemble::settings(arguments.config.as_deref())?;
+    let sites = sites(&settings, options)?;
+    let materials = supplied::read(&options.supplied)?;
+    let single = match (&materials, sites.as_slice()) {
+        (None, _) => None,
+        (Some(_), [site]) => Some(site),
+        (Some(_), sites) => {
+            let what = format!("--fullchain is for one site, and {} are meant", sites.len());
+            return Err(Failure::usage(what, "name the site: certfleet ensure SITE --fullchain FILE --privkey FILE"));
+        }
+    };
+    if options.dry_run {
+        return dry_run(arguments, options, &settings, sites, console).await;
+    }
+    let session = Session::begin(&settings, &sites, Purpose::Work, console).await?;
+    let mut wanted = wanted(options, sites.clone());
+    if let (Some(materials), Some(site)) = (&materials, single) {
+        wanted[0].supplied = Some(supplied::accept(materials, site, session.snapshot.clock().now(), console)?);
+    }
+    let mut reports = session.fleet.ensure(&wanted, &session.snapshot).await;
+    ask_for_what_is_missing(&session, &sites, &mut reports, console).await?;
+    Ok(answer(arguments, &settings, &session.snapshot, &reports, console))
+}
+
+/// Tells how it went, and the exit code.
+pub(super) fn answer(arguments: &Arguments, settings: &Settings, snapshot: &Snapshot, reports: &[SiteReport], console: &Console) -> Exit {
+    let news = reports.iter().any(rendering::is_news);
+    if arguments.json {
+        console.answer(&rendering::json(reports));
+    } else if news || !arguments.quiet {
+        let root = settings.local_ca_dir().join(local_ca::ROOT_FILE);
+        console.answer(&rendering::people(reports, snapshot.clock().now(), &root));
+    }
+    for report in reports {
+        let Some(problem) = &report.problem else { continue };
+        let mut what = format!("{}: {}", report.site, printable(&problem.what));
+        if let Some(in_place) = &report.in_place {
+            let until = rendering::rfc3339(in_place.leaf.not_after);
+            let _ = write!(what, "; generation {} is in place and valid until {until}", in_place.generation);
+        }
+        let again = problem.retry_at.map(|time| format!(" (not before {})", rendering::rfc3339(time))).unwrap_or_default();
+        console.error(&what, &format!("{}{again}", problem.hint));
+    }
+    rendering::exit(reports)
+}
+
+fn sites(settings: &Settings, options: &Ensure) -> Result<Vec<Site>, Failure> {
+    let sites = settings.select(&options.sites)?;
+    if !options.staging {
+        return Ok(sites);
+    }
+    Ok(sites.iter().map(|site| settings.staging(site)).collect::<Result<_, _>>()?)
+}
+
+fn wanted(options: &Ensure, sites: Vec<Site>) -> Vec<SiteWanted> {
+    let intent = if options.force { Intent::Force } else { Intent::IfDue };
+    sites.into_iter().map(|site| SiteWanted { site, intent, supplied: None }).collect()
+}
+
+async fn dry_run(
+    arguments: &Arguments,
+    options: &Ensure,
+    settings: &Settings,
+    sites: Vec<Site>,
+    console: &Arc<Console>,
+) -> Result<Exit, Failure> {
+    let session = Session::begin(settings, &sites, Purpose::Look, console).await?;
+    let planned = session.fleet.plans(&wanted(options, sites), &session.snapshot).await?;
+    console.answer(&if arguments.json { rendering::plans_json(&planned) } else { rendering::plans(&planned) });
+    Ok(Exit::Done)
+}
+
+/// Manual sites without a certificate that serves: on a terminal, a person can paste it right here.
+async fn ask_for_what_is_missing(
+    session: &Session,
+    sites: &[Site],
+    reports: &mut [SiteReport],
+    console: &Arc<Console>,
+) -> Result<(), Failure> {
+    for (site, report) in sites.iter().zip(reports) {
+        if site.method == Method::Automatic || report.problem.is_none() || !supplied::can_ask() {
+            continue;
+        }
+        let materials = supplied::ask(site, console)?;
+        let bundle = supplied::accept(&materials, site, session.snapshot.clock().now(), console)?;
+        let wanted = SiteWanted { site: site.clone(), intent: Intent::IfDue, supplied: Some(bundle) };
+        if let Some(settled) = session.fleet.ensure(&[wanted], &session.snapshot).await.pop() {
+            *report = settled;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! The command line: the only place that prints, reads the environment, and knows about terminals.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser as _;
+
+mod args;
+mod assemble;
+mod console;
+mod ensure;
+mod exit;
+mod export;
+mod failure;
+mod import;
+mod init;
+mod paste;
+mod rendering;
+mod session;
+mod show;
+mod supplied;
+
+use self::args::{Arguments, Command};
+use self::console::{Console, Detail};
+use self::exit::Exit;
+use self::failure::Failure;
+
+/// Runs the program on the process's own arguments.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    watch(arguments.verbose);
+    let detail = if arguments.quiet { Detail::Quiet } else { Detail::Steps };
+    let console = Arc::new(Console::new(detail, arguments.color));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let ended = match runtime {
+        Ok(runtime) => {
+            let ended = runtime.block_on(run(&arguments, &console));
+            // What still runs in the background (a prompt that nobody answers) must not hold up the end.
+            runtime.shutdown_background();
+            ended
+        }
+        Err(error) => Err(Failure::new(&error, "the system refuses what every program needs: check its limits", Exit::Failed)),
+    };
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            console.error(&console::printable(&failure.what), &failure.hint);
+            failure.exit.into()
+        }
+    }
+}
+
+async fn run(arguments: &Arguments, console: &Arc<Console>) -> Result<Exit, Failure> {
+    match &arguments.command {
+        Command::Ensure(ensure) => ensure::run(arguments, ensure, console).await,
+        Command::Export(export) => export::run(arguments, export, console).await,
+        Command::Import(import) => import::run(arguments, import, console).await,
+        Command::Init => init::run(arguments, console),
+        Command::Show(show) => show::run(arguments, show, console).await,
+    }
+}
+
+/// Shows what the libraries tell, as far as `-v` asks for it. Secrets are in none of it: no layer logs bodies.
+fn watch(verbose: u8) {
+    let filter = match verbose {
+        0 => return,
+        1 => "certfleet=debug",
+        _ => "certfleet=trace,aws_smithy_runtime=debug,hyper_util=debug",
+    };
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
