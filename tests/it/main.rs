@@ -7,4 +7,5 @@ mod fleet;
 mod handshake;
 mod local_ca;
 mod supplied;
+mod datastore;
 mod support;

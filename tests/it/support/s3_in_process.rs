@@ -24,7 +24,9 @@ use s3s::dto::{
 use s3s::host::SingleDomain;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{Body, HttpResponse, S3, S3Request, S3Response, S3Result, s3_error};
+use tempfile::NamedTempFile;
 
+use super::bucket::Bucket;
 use super::server::{Dropped, HttpServer};
 
 /// The one bucket there is.
@@ -81,8 +83,7 @@ type Matcher = Box<dyn Fn(&Seen) -> bool + Send>;
 pub struct InProcessS3 {
     server: HttpServer,
     store: Store,
-    /// The root that its certificate leads to, as PEM, where it speaks TLS.
-    pub root_pem: Option<String>,
+    root_file: Option<NamedTempFile>,
 }
 
 impl InProcessS3 {
@@ -94,22 +95,35 @@ impl InProcessS3 {
     /// The same behind TLS, with a certificate for 127.0.0.1 of a CA that nobody knows.
     pub fn start_tls() -> Self {
         let (config, root) = super::tls::server_config(&["127.0.0.1".to_owned()]);
-        Self::serve(Some(config), Some(root))
+        let file = NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), root).expect("a file");
+        Self::serve(Some(config), Some(file))
     }
 
-    fn serve(tls: Option<Arc<ServerConfig>>, root_pem: Option<String>) -> Self {
+    fn serve(tls: Option<Arc<ServerConfig>>, root_file: Option<NamedTempFile>) -> Self {
         let store = Store::default();
         let mut service = S3ServiceBuilder::new(store.clone());
         service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         service.set_host(SingleDomain::new(DOMAIN).expect("a domain"));
         let service = Front { store: store.clone(), s3: service.build() };
-        Self { server: HttpServer::start(service, tls), store, root_pem }
+        Self { server: HttpServer::start(service, tls), store, root_file }
     }
 
     /// Its URL.
     pub fn endpoint(&self) -> String {
-        let scheme = if self.root_pem.is_some() { "https" } else { "http" };
+        let scheme = if self.root_file.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.server.address)
+    }
+
+    /// Its bucket, with the root that its certificate leads to where it speaks TLS.
+    pub fn bucket(&self) -> Bucket {
+        Bucket {
+            endpoint: self.endpoint(),
+            name: BUCKET.to_owned(),
+            access_key: ACCESS_KEY.to_owned(),
+            secret_key: SECRET_KEY.to_owned(),
+            ca_file: self.root_file.as_ref().map(|file| file.path().to_owned()),
+        }
     }
 
     /// Every request so far, those that were then dropped or refused included.
