@@ -8,4 +8,6 @@ mod handshake;
 mod local_ca;
 mod supplied;
 mod datastore;
+mod acme;
+mod solver;
 mod support;

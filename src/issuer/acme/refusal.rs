@@ -268,13 +268,15 @@ fn unreachable_hint(source: &(dyn StdError + 'static)) -> String {
 fn certificate_problem<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
-        // An io::Error does not name what it wraps as its source.
-        let inner: Option<&(dyn StdError + 'static)> =
-            error.downcast_ref::<io::Error>().and_then(io::Error::get_ref).map(|inner| -> &(dyn StdError + 'static) { inner });
-        if let Some(tls @ rustls::Error::InvalidCertificate(_)) = inner.unwrap_or(error).downcast_ref() {
+        if let Some(tls @ rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
             return Some(tls);
         }
-        next = inner.unwrap_or(error).source();
+        // An io::Error does not name what it wraps as its source, but that one's source.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
     }
     None
 }

@@ -1,0 +1,176 @@
+//! Orders that an earlier run began, and work that has to stop.
+
+use super::Resource::{Authorization, Certificate, Challenge, Finalize, NewOrder};
+use super::*;
+
+/// Places an order that ends in failure by `fault`, and returns what the lease knows about it.
+async fn leave_behind(front: &CaFront, issuer: &AcmeIssuer, faults: &[(Resource, Fault)], names: &[&str]) -> Order {
+    for (resource, fault) in faults {
+        front.inject(*resource, 99, fault.clone());
+    }
+    let lease = HeldLease::new();
+    issuer.issue(&request(names), &lease).await.expect_err("the faults are in the way");
+    front.clear_faults();
+    lease.last_order().expect("the order was recorded")
+}
+
+fn down() -> Fault {
+    Fault::Problem { status: 500, kind: "serverInternal", detail: "down", retry_after: None }
+}
+
+async fn resume(issuer: &AcmeIssuer, names: &[&str], order: Order) -> (Bundle, HeldLease) {
+    let lease = HeldLease::new();
+    let wanted = Request { unfinished: Some(order), ..request(names) };
+    let bundle = issuer.issue(&wanted, &lease).await.expect("a bundle");
+    (bundle, lease)
+}
+
+#[tokio::test]
+async fn an_order_is_taken_up_wherever_it_was_left() {
+    let pebble = Pebble::start(PebbleOptions::default()).await;
+    let front = CaFront::start(&pebble);
+    let shared = options(front.directory_url(), front.root_pem(), standalone(&pebble));
+    let names = ["www.example.com", "example.com"];
+    for (left, faults) in [
+        ("pending, nothing fetched", vec![(Authorization, down())]),
+        ("pending, the CA not told", vec![(Challenge, down())]),
+        ("pending or ready, the CA told but not heard", vec![(Challenge, Fault::Swallowed)]),
+        ("pending or ready, not looked at", vec![(Resource::Order, down())]),
+        ("ready", vec![(Finalize, Fault::Problem { status: 403, kind: "rateLimited", detail: "later", retry_after: None })]),
+        (
+            "processing or valid, the answer lost",
+            vec![(Finalize, Fault::Swallowed), (Resource::Order, Fault::rewritten(|order| order["status"] = "ready".into()))],
+        ),
+        ("valid, not fetched", vec![(Certificate, down())]),
+    ] {
+        let (issued, placed) = (pebble.issued(), front.count(NewOrder));
+        let order = leave_behind(&front, &AcmeIssuer::new(shared.clone()).expect("good options"), &faults, &names).await;
+        let (bundle, lease) = resume(&AcmeIssuer::new(shared.clone()).expect("good options"), &names, order.clone()).await;
+        assert_eq!(front.count(NewOrder), placed + 1, "{left}: one order");
+        assert_eq!(pebble.issued(), issued + 1, "{left}: one certificate");
+        assert_eq!(bundle.key(), &order.key, "{left}: the key that was recorded");
+        assert!(lease.last_order().is_none(), "{left}: it is recorded already");
+        assert_port_free(&pebble);
+    }
+}
+
+#[tokio::test]
+async fn an_order_that_the_ca_works_on_is_waited_for() {
+    let pebble = Pebble::start(PebbleOptions::default()).await;
+    let front = CaFront::start(&pebble);
+    let issuer = issuer_behind(&front, standalone(&pebble));
+    let order = leave_behind(&front, &issuer, &[(Certificate, down())], &["www.example.com"]).await;
+    let processing = Fault::rewritten(|order| {
+        order["status"] = "processing".into();
+        order.as_object_mut().expect("an order").remove("certificate");
+    });
+    front.inject(Resource::Order, 3, processing);
+    let finalized = front.count(Finalize);
+    resume(&issuer, &["www.example.com"], order).await;
+    assert_eq!((front.count(Finalize), pebble.issued()), (finalized, 1));
+}
+
+#[tokio::test]
+async fn an_order_that_is_of_no_use_is_replaced() {
+    let pebble = Pebble::start(PebbleOptions::default()).await;
+    let front = CaFront::start(&pebble);
+    let issuer = issuer_behind(&front, standalone(&pebble));
+    let names = ["www.example.com"];
+
+    pebble.set_address("away.example.com", "127.0.0.77").await;
+    let invalid = leave_behind(&front, &issuer, &[], &["away.example.com"]).await;
+    pebble.client().post(&format!("{}/clear-a", pebble.dns_api), &serde_json::json!({ "host": "away.example.com." })).await;
+    let ready = [(Finalize, Fault::Problem { status: 403, kind: "rateLimited", detail: "later", retry_after: None })];
+    let other_names = leave_behind(&front, &issuer, &ready, &["other.example.com"]).await;
+    let other_key_type = {
+        let order = leave_behind(&front, &issuer, &ready, &names).await;
+        let key = certfleet::issuer::new_key::generate(KeyType::EcdsaP384).await.expect("a key");
+        Order { key, ..order }
+    };
+    let valid_other_names = leave_behind(&front, &issuer, &[(Certificate, down())], &["other.example.com"]).await;
+    let valid_other_key = {
+        let order = leave_behind(&front, &issuer, &[(Certificate, down())], &names).await;
+        let key = certfleet::issuer::new_key::generate(KeyType::EcdsaP256).await.expect("a key");
+        Order { key, ..order }
+    };
+    let unknown = Order { url: front.directory_url().replace("/dir", "/my-order/gone"), ..other_names.clone() };
+    for (case, order, names) in [
+        ("invalid", invalid, ["away.example.com"]),
+        ("for other names", other_names, names),
+        ("for another type of key", other_key_type, names),
+        ("valid, for other names", valid_other_names, names),
+        ("valid, for another key", valid_other_key, names),
+        ("unknown", unknown, names),
+    ] {
+        let placed = front.count(NewOrder);
+        let (bundle, lease) = resume(&issuer, &names, order.clone()).await;
+        assert_eq!(front.count(NewOrder), placed + 1, "{case}");
+        let recorded = lease.last_order().expect("the new order was recorded");
+        assert_ne!(recorded.url, order.url, "{case}");
+        assert_eq!(bundle.key(), &recorded.key, "{case}");
+        assert!(bundle.leaf().missing(&request(&names).identifiers).is_empty(), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_finalized_without_the_lease() {
+    /// A lease that was lost by the time it matters.
+    struct Lost(HeldLease);
+    #[async_trait]
+    impl Lease for Lost {
+        async fn record_order(&self, order: &Order) -> Result<(), LeaseEnded> {
+            self.0.record_order(order).await
+        }
+        async fn confirm(&self) -> Result<(), LeaseEnded> {
+            Err(LeaseEnded::Lost("somebody took over".to_owned()))
+        }
+        async fn ended(&self) -> LeaseEnded {
+            self.0.ended().await
+        }
+        fn progress(&self, step: &str) {
+            self.0.progress(step);
+        }
+    }
+    let pebble = Pebble::start(PebbleOptions::default()).await;
+    let front = CaFront::start(&pebble);
+    let lost = issuer_behind(&front, standalone(&pebble)).issue(&request(&["www.example.com"]), &Lost(HeldLease::new())).await;
+    assert!(matches!(lost, Err(IssueError::Ended(LeaseEnded::Lost(_)))), "{lost:?}");
+    assert_eq!(front.count(Finalize), 0);
+    assert_port_free(&pebble);
+}
+
+/// Whatever is being waited for when the lease ends: the work stops at once, and what was set up is gone.
+#[tokio::test]
+async fn the_end_of_the_lease_stops_every_wait() {
+    let pebble = Pebble::start(PebbleOptions { validation_pause_seconds: Some(60), ..PebbleOptions::default() }).await;
+    let place = tempfile::tempdir().expect("a directory");
+    let cleaned = place.path().join("cleaned");
+    let shell = |script: &str| vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()];
+    let hooks = Script::from_hooks(
+        ChallengeKind::Dns01,
+        shell("echo presenting; exec sleep 600"),
+        Some(shell(&format!("echo $CERTBOT_DOMAIN >> {}", cleaned.display()))),
+    );
+    for (case, solver, said) in [
+        ("while the CA validates", standalone(&pebble), "answering the http-01"),
+        ("while a script runs", Arc::new(hooks.expect("hooks")), "answering the dns-01"),
+    ] {
+        let issuer = Arc::new(issuer_at(&pebble, solver));
+        let lease = Arc::new(HeldLease::new());
+        let working = tokio::spawn({
+            let (issuer, lease) = (Arc::clone(&issuer), Arc::clone(&lease));
+            async move { issuer.issue(&request(&["www.example.com"]), &*lease).await }
+        });
+        let begun = async {
+            while !lock(&lease.said).iter().any(|step| step.starts_with(said)) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), begun).await.unwrap_or_else(|_| panic!("{case}: it never began"));
+        lease.ended.send_replace(Some(LeaseEnded::Interrupted));
+        let ended = tokio::time::timeout(Duration::from_secs(30), working).await.unwrap_or_else(|_| panic!("{case}: it goes on"));
+        assert!(matches!(ended.expect("no panic"), Err(IssueError::Ended(LeaseEnded::Interrupted))), "{case}");
+        assert_port_free(&pebble);
+    }
+    assert_eq!(std::fs::read_to_string(cleaned).expect("the cleanup hook ran"), "www.example.com\n");
+}
