@@ -192,6 +192,8 @@ impl fmt::Debug for Secret {
 mod tests {
     use std::time::Instant;
 
+    use rustix::process::kill_process;
+
     use super::*;
 
     #[test]
@@ -201,12 +203,15 @@ mod tests {
         let script = format!("sleep 1000 & echo $! >{}; wait", pid_file.display());
         let error = output(&["sh".to_owned(), "-c".to_owned(), script], Duration::from_secs(1)).expect_err("no answer");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        let pid: u32 = fs::read_to_string(pid_file).expect("it ran").trim().parse().expect("a process id");
+        let pid: i32 = fs::read_to_string(pid_file).expect("it ran").trim().parse().expect("a process id");
         // Gone, or dead and waiting for init to notice. There is no event to await for a process that is not our child.
         let ended = || fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "));
         let deadline = Instant::now() + Duration::from_secs(10);
         while !ended() {
-            assert!(Instant::now() < deadline, "{pid} is still running");
+            if Instant::now() > deadline {
+                let _ = kill_process(Pid::from_raw(pid).expect("an id"), Signal::KILL);
+                panic!("{pid} was still running");
+            }
             thread::sleep(Duration::from_millis(5));
         }
     }
