@@ -110,7 +110,12 @@ pub(super) fn seal_wanted(settings: &Settings) -> Result<SealWanted, Failure> {
 
 /// Builds the issuers of `sites` with their solvers, before anything is touched: a missing secret is found on the day it goes missing,
 /// not on the day of the renewal. The seal of the accounts is put into `seal` once it is known.
-pub(super) fn issuers(settings: &Settings, sites: &[Site], store: &Arc<dyn Datastore>, seal: &Arc<OnceLock<Seal>>) -> Result<Issuers, Failure> {
+pub(super) fn issuers(
+    settings: &Settings,
+    sites: &[Site],
+    store: &Arc<dyn Datastore>,
+    seal: &Arc<OnceLock<Seal>>,
+) -> Result<Issuers, Failure> {
     let mut solvers: BTreeMap<&str, Arc<dyn Solver>> = BTreeMap::new();
     let mut issuers = Issuers::default();
     for site in sites {
@@ -184,7 +189,8 @@ fn solver(settings: &Settings, name: &str) -> Result<Arc<dyn Solver>, Failure> {
                 Script::load(&settings.providerscripts.join(folder).join(name), kind, secrets(credentials)?)
             }
             Program::Hooks { present, cleanup, credentials } => {
-                Script::from_hooks(kind, present.clone(), cleanup.clone(), secrets(credentials)?)
+                let credentials = secrets(credentials)?;
+                Script::from_hooks(kind, present.clone(), cleanup.clone()).map(|script| script.with_credentials(credentials))
             }
         };
         Ok(Arc::new(script.map_err(refused)?))

@@ -99,13 +99,7 @@ impl Script {
     }
 
     /// Takes existing certbot hooks (`--manual-auth-hook`, `--manual-cleanup-hook`) as lists of program and arguments. No shell sees them.
-    /// `credentials` are put into their environment.
-    pub fn from_hooks(
-        kind: ChallengeKind,
-        present: Vec<String>,
-        cleanup: Option<Vec<String>>,
-        credentials: BTreeMap<String, Zeroizing<String>>,
-    ) -> Result<Self, SolverError> {
+    pub fn from_hooks(kind: ChallengeKind, present: Vec<String>, cleanup: Option<Vec<String>>) -> Result<Self, SolverError> {
         for (name, command) in [("present", Some(&present)), ("cleanup", cleanup.as_ref())] {
             if command.is_some_and(Vec::is_empty) {
                 let what = format!("the {name} hook is empty");
@@ -113,7 +107,13 @@ impl Script {
             }
         }
         let turns = Turns::OneByOne(Arc::default());
-        Ok(Self { kind, present, cleanup, settings: credentials, deadline: DEADLINE, turns })
+        Ok(Self { kind, present, cleanup, settings: BTreeMap::new(), deadline: DEADLINE, turns })
+    }
+
+    /// Gives every call these in its environment.
+    pub fn with_credentials(mut self, credentials: BTreeMap<String, Zeroizing<String>>) -> Self {
+        self.settings = credentials;
+        self
     }
 
     /// Gives every call `deadline` instead.

@@ -2,12 +2,12 @@
 
 #![allow(unreachable_pub, reason = "pub marks what the modules of this binary offer each other")]
 
+mod acme;
 mod config;
+mod datastore;
 mod fleet;
 mod handshake;
 mod local_ca;
-mod supplied;
-mod datastore;
-mod acme;
 mod solver;
+mod supplied;
 mod support;
