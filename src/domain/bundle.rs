@@ -1,6 +1,6 @@
 //! A private key and its full chain, proven to belong together.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -11,6 +11,10 @@ use super::private_key::{PrivateKey, PrivateKeyError};
 
 /// More certificates than any real chain has: a bound on what a stranger can make us verify.
 const LONGEST_CHAIN: usize = 10;
+
+/// How far the clocks of a CA and a datastore may differ: what a CA has just issued may seem to begin in the future. Most CAs date
+/// their certificates an hour back for that reason (<https://letsencrypt.org/docs/faq/>), but not all.
+const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
 
 /// A key and its chain. There is one way to make one, [`Bundle::new`], and it proves that they belong together.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -154,7 +158,7 @@ impl Bundle {
         if now > leaf.not_after {
             return Err(Unfit::Expired { not_after: leaf.not_after, now });
         }
-        if now < leaf.not_before {
+        if now + CLOCK_TOLERANCE < leaf.not_before {
             return Err(Unfit::NotYetValid { not_before: leaf.not_before, now });
         }
         let missing = leaf.missing(identifiers);

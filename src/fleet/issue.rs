@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-
 use super::Fleet;
 use super::bundle_object::{self, Opened, Origin};
 use super::election::{Candidacy, Candidate};
@@ -12,7 +10,7 @@ use super::gather::{Gathered, SiteWanted};
 use super::lease::HeldLease;
 use super::publish::{Published, publish};
 use super::report::Problem;
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, StoreClock};
 use crate::domain::bundle::Bundle;
 use crate::domain::lease::{Patience, retry_delay};
 use crate::domain::object_key::Generation;
@@ -119,7 +117,7 @@ impl Fleet {
                 asked.passed_over.push(early.clone());
                 continue;
             }
-            match self.ask_one(site, name, now, &earlier, lease).await {
+            match self.ask_one(site, name, commission.snapshot.clock(), &earlier, lease).await {
                 Ok((bundle, class)) => {
                     let passed_over = asked.passed_over.clone();
                     let profile = site.profile.clone();
@@ -142,7 +140,7 @@ impl Fleet {
         &self,
         site: &Site,
         name: &str,
-        now: DateTime<Utc>,
+        clock: StoreClock,
         earlier: &LeaseRecord,
         lease: &HeldLease,
     ) -> Result<(Bundle, crate::domain::record::IssuerClass), IssueError> {
@@ -155,18 +153,18 @@ impl Fleet {
         let unfinished = self.unfinished(name, &wanted, earlier);
         let resumed = unfinished.is_some();
         let mut request =
-            Request { identifiers: site.identifiers.clone(), key_type: site.key_type, profile: site.profile.clone(), now, unfinished };
+            Request { identifiers: site.identifiers.clone(), key_type: site.key_type, profile: site.profile.clone(), now: clock.now(), unfinished };
         let lease = lease.for_issuer(name, wanted, &self.seal, &*self.progress);
         let mut bundle = named.issuer.issue(&request, &lease).await?;
-        if resumed && bundle.check(&site.identifiers, now).is_err() {
+        if resumed && bundle.check(&site.identifiers, clock.now()).is_err() {
             // The order was finished long ago, and what came of it has run out since.
             request.unfinished = None;
             bundle = named.issuer.issue(&request, &lease).await?;
         }
-        if let Err(unfit) = bundle.check(&site.identifiers, now) {
+        if let Err(unfit) = bundle.check(&site.identifiers, clock.now()) {
             return Err(refused(format!("what it issued cannot serve: {unfit}"), "check this issuer with its operator"));
         }
-        if let Err(reason) = named.anchors.vouch_for(&bundle, now) {
+        if let Err(reason) = named.anchors.vouch_for(&bundle, clock.now()) {
             let hint = "set chain_trust of this issuer to the root that its chains lead to; what it issued is fetched again then";
             return Err(refused(format!("what it issued is not trusted: {reason}"), hint));
         }

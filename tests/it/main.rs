@@ -8,6 +8,7 @@ mod datastore;
 mod fleet;
 mod handshake;
 mod local_ca;
+mod main_job;
 mod solver;
 mod supplied;
 mod support;

@@ -69,6 +69,8 @@ pub enum Fault {
     Unheard,
     /// pebble does what it was asked, but its answer is lost: the connection is closed.
     Swallowed,
+    /// The same, after this was called.
+    Struck(Arc<dyn Fn() + Send + Sync>),
     /// The JSON of pebble's answer is changed.
     Rewritten(Arc<dyn Fn(&mut Value) + Send + Sync>),
     /// pebble's answer gets a `Retry-After`.
@@ -89,6 +91,7 @@ impl fmt::Debug for Fault {
             Self::Page(status, _) => write!(f, "a page of status {status}"),
             Self::Unheard => f.write_str("unheard"),
             Self::Swallowed => f.write_str("swallowed"),
+            Self::Struck(_) => f.write_str("struck"),
             Self::Rewritten(_) => f.write_str("rewritten"),
             Self::Delayed(_) => f.write_str("delayed"),
         }
@@ -180,6 +183,11 @@ impl State {
             Some(Fault::Unheard) => Err(Dropped),
             Some(Fault::Swallowed) => {
                 self.forward(request).await;
+                Err(Dropped)
+            }
+            Some(Fault::Struck(strike)) => {
+                self.forward(request).await;
+                strike();
                 Err(Dropped)
             }
             Some(Fault::Rewritten(change)) => Ok(self.forward(request).await.map(|body| {

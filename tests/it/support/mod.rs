@@ -3,6 +3,7 @@
 pub mod bucket;
 pub mod ca_front;
 pub mod http;
+pub mod machine;
 pub mod moto;
 pub mod openssl;
 pub mod pebble;
