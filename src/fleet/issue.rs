@@ -152,8 +152,13 @@ impl Fleet {
         let wanted = wanted(site);
         let unfinished = self.unfinished(name, &wanted, earlier);
         let resumed = unfinished.is_some();
-        let mut request =
-            Request { identifiers: site.identifiers.clone(), key_type: site.key_type, profile: site.profile.clone(), now: clock.now(), unfinished };
+        let mut request = Request {
+            identifiers: site.identifiers.clone(),
+            key_type: site.key_type,
+            profile: site.profile.clone(),
+            now: clock.now(),
+            unfinished,
+        };
         let lease = lease.for_issuer(name, wanted, &self.seal, &*self.progress);
         let mut bundle = named.issuer.issue(&request, &lease).await?;
         if resumed && bundle.check(&site.identifiers, clock.now()).is_err() {

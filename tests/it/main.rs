@@ -4,6 +4,7 @@
 
 mod acme;
 mod config;
+mod crash;
 mod datastore;
 mod fleet;
 mod handshake;

@@ -22,7 +22,9 @@ pub fn acme(directory_url: &str, http_port: u16) -> String {
 }
 
 pub fn site(names: &str) -> String {
-    format!("contact = \"ops@example.test\"\n[[site]]\nname = \"{SITE}\"\nidentifiers = [{names}]\nissuers = [\"pebble\"]\nsolver = \"web\"\n")
+    format!(
+        "contact = \"ops@example.test\"\n[[site]]\nname = \"{SITE}\"\nidentifiers = [{names}]\nissuers = [\"pebble\"]\nsolver = \"web\"\n"
+    )
 }
 
 /// A machine that uses pebble and a bucket.
@@ -40,7 +42,11 @@ pub fn machine(pebble: &Pebble, bucket: &Bucket, prefix: &str) -> Machine {
 fn assert_in_place(ended: &Ended, source: &str, generation: u64) -> Value {
     let site = ended.site();
     assert_eq!(site["outcome"], "done", "{ended:?}");
-    assert_eq!((site["in_place"]["source"].as_str(), site["in_place"]["generation"].as_u64()), (Some(source), Some(generation)), "{ended:?}");
+    assert_eq!(
+        (site["in_place"]["source"].as_str(), site["in_place"]["generation"].as_u64()),
+        (Some(source), Some(generation)),
+        "{ended:?}"
+    );
     site["in_place"].clone()
 }
 
@@ -152,7 +158,8 @@ async fn nothing_secret_is_in_the_bucket_or_in_what_a_run_prints() {
     let identity = machine.read("runtimedata/identity.age");
     let secret_lines = key.lines().chain(identity.lines()).filter(|line| line.len() > 30 && !line.starts_with('#'));
     let mut places = vec![ended.stdout, ended.stderr];
-    places.extend(s3.objects().keys().iter().filter_map(|key| s3.objects().get(key)).map(|body| String::from_utf8_lossy(&body).into_owned()));
+    places
+        .extend(s3.objects().keys().iter().filter_map(|key| s3.objects().get(key)).map(|body| String::from_utf8_lossy(&body).into_owned()));
     assert!(places.len() >= 6, "manifest, account, bundle and lease were looked through");
     for line in secret_lines.map(str::to_owned).chain([s3.bucket().secret_key]) {
         assert!(!places.iter().any(|place| place.contains(&line)));
