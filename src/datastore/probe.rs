@@ -9,14 +9,19 @@ use super::{Datastore, DatastoreError, FailureKind, Put, PutMode};
 use crate::domain::object_key::ObjectKey;
 use crate::domain::record::ExclusiveCreate;
 
+/// How many races are run at the same time. A store that is busy with several is taken by surprise more easily: one race after
+/// the other, of 16 creates each, missed s3s-fs 0.14 in 1 of 100 probes with 6 races, though 7 of 10 races show it; four at a time
+/// found it in 200 of 200 probes, always among the first four.
+const RACES_AT_ONCE: usize = 4;
+
+/// How many creates each race has.
+const WIDTH: usize = 8;
+
 /// How many races must have had one winner.
-const RACES: usize = 6;
+const RACES: usize = 16;
 
 /// How many races are started at most, those counted that showed nothing.
 const MOST_RACES: usize = 2 * RACES;
-
-/// How many creates each race has.
-const WIDTH: usize = 16;
 
 /// Why a store could not be judged though it answered.
 #[derive(Debug, Error)]
@@ -25,9 +30,12 @@ struct Undecided;
 
 /// What one race showed.
 enum Race {
+    /// One create was let through, and its object is there.
     OneWinner,
+    /// Too many answers were lost.
     Nothing,
-    SeveralWinners,
+    /// Several creates were let through, or the object is not the winner's.
+    Broken,
 }
 
 /// Races creates on keys that are only for this `run` (hexadecimal digits), and removes what they left, whatever the outcome.
@@ -48,15 +56,18 @@ pub async fn exclusive_create(store: &dyn Datastore, run: &str) -> Result<Exclus
 
 async fn judge(store: &dyn Datastore, run: &str, used: &mut Vec<ObjectKey>) -> Result<ExclusiveCreate, DatastoreError> {
     let mut decided = 0;
-    for round in 0..MOST_RACES {
-        let key = ObjectKey::probe(run, round);
-        used.push(key.clone());
-        match race(store, &key, run).await? {
-            Race::SeveralWinners => return Ok(ExclusiveCreate::Broken),
-            Race::OneWinner => decided += 1,
-            Race::Nothing => {}
+    for first in (0..MOST_RACES).step_by(RACES_AT_ONCE) {
+        let keys: Vec<ObjectKey> = (first..first + RACES_AT_ONCE).map(|round| ObjectKey::probe(run, round)).collect();
+        used.extend_from_slice(&keys);
+        let outcomes = join_all(keys.iter().map(|key| race(store, key, run))).await;
+        // What was seen is seen, whatever failed beside it.
+        if outcomes.iter().any(|outcome| matches!(outcome, Ok(Race::Broken))) {
+            return Ok(ExclusiveCreate::Broken);
         }
-        if decided == RACES {
+        for outcome in outcomes {
+            decided += usize::from(matches!(outcome?, Race::OneWinner));
+        }
+        if decided >= RACES {
             return Ok(ExclusiveCreate::Honoured);
         }
     }
@@ -87,11 +98,11 @@ async fn race(store: &dyn Datastore, key: &ObjectKey, run: &str) -> Result<Race,
     }
     let [winner] = winners[..] else {
         // No winner: it was told nothing, or told that its key is taken when it asked again after a lost answer.
-        return Ok(if winners.is_empty() { Race::Nothing } else { Race::SeveralWinners });
+        return Ok(if winners.is_empty() { Race::Nothing } else { Race::Broken });
     };
     // Whoever won without hearing of it would have been overwritten by a winner that did, or have overwritten it.
     if store.get(key).await? != Some(body(winner)) {
-        return Ok(Race::SeveralWinners);
+        return Ok(Race::Broken);
     }
     // With most answers lost there was hardly a race.
     Ok(if lost <= WIDTH / 2 { Race::OneWinner } else { Race::Nothing })

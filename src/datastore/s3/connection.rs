@@ -168,7 +168,7 @@ pub(super) async fn client(options: &S3Options) -> Result<Client, Cause> {
         .force_path_style(options.addressing == Addressing::Path)
         .timeout_config(timeouts.build())
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(Duration::from_millis(200)))
-        .retry_classifier(Conflicts)
+        .retry_classifier(TryAgain)
         // Bodies are small and in memory, and have deadlines of their own.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         // The SDK's default is to add checksums that many servers do not understand.
@@ -219,18 +219,21 @@ fn roots(file: &Path) -> Result<Vec<u8>, Cause> {
     Ok(pem)
 }
 
-/// Two writes of one object that meet are answered 409, and may be sent again
-/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>); the SDK does not do that by itself.
+/// Answers that ask for another try, which the SDK does not give them by itself: 409 where two writes of one object meet
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>), and 429 (RFC 6585 section 4).
 #[derive(Debug)]
-struct Conflicts;
+struct TryAgain;
 
-impl ClassifyRetry for Conflicts {
+impl ClassifyRetry for TryAgain {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
-        let conflict = context.response().is_some_and(|response| response.status().as_u16() == 409);
-        if conflict { RetryAction::transient_error() } else { RetryAction::NoActionIndicated }
+        match context.response().map(|response| response.status().as_u16()) {
+            Some(409) => RetryAction::transient_error(),
+            Some(429) => RetryAction::throttling_error(),
+            _ => RetryAction::NoActionIndicated,
+        }
     }
 
     fn name(&self) -> &'static str {
-        "Conflicts"
+        "TryAgain"
     }
 }

@@ -116,7 +116,7 @@ impl Place {
         let Self { bucket, endpoint, .. } = self;
         match (answer.status, answer.code.as_str()) {
             (_, "NoSuchBucket") => format!("create the bucket {bucket}, or check its name, the endpoint ({endpoint}) and the region"),
-            (_, "InvalidAccessKeyId" | "InvalidToken") => {
+            (_, "InvalidAccessKeyId" | "InvalidToken" | "NotSignedUp") => {
                 format!("the store does not know the access key: check it, and the endpoint ({endpoint})")
             }
             (_, "SignatureDoesNotMatch") => "the secret key does not fit the access key: check secret_key, and the region".to_owned(),
@@ -137,7 +137,7 @@ impl Place {
                 "this store does not do what certfleet needs of it, writes on condition (If-None-Match): use another store".to_owned()
             }
             (409, _) => "somebody else is writing the same object: try again".to_owned(),
-            (408 | 429 | 500..=599, _) => "the store is busy or broken: try again later".to_owned(),
+            (408 | 429 | 500..=599, _) | (_, "RequestTimeout") => "the store is busy or broken: try again later".to_owned(),
             _ => format!("check the bucket ({bucket}), the endpoint ({endpoint}) and the region"),
         }
     }
@@ -204,9 +204,9 @@ impl Answer {
     }
 
     fn kind(&self) -> FailureKind {
-        match self.status {
-            501 | 505 => FailureKind::Lasting,
-            408 | 409 | 429 | 500..=599 => FailureKind::Passing,
+        match (self.status, self.code.as_str()) {
+            (501 | 505, _) => FailureKind::Lasting,
+            (408 | 409 | 429 | 500..=599, _) | (_, "RequestTimeout") => FailureKind::Passing,
             _ => FailureKind::Lasting,
         }
     }

@@ -17,6 +17,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::Service;
 use rustls::ServerConfig;
 use s3s::auth::SimpleAuth;
+use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::dto::{
     DeleteObjectInput, DeleteObjectOutput, ETag, ETagCondition, GetObjectInput, GetObjectOutput, ListObjectsV2Input, ListObjectsV2Output,
     Object, PutObjectInput, PutObjectOutput, StreamingBlob,
@@ -74,7 +75,13 @@ pub enum Fault {
     Pretend,
     /// `If-None-Match` is not looked at.
     IgnoreCondition,
+    /// Done; afterwards the store's clock is this much ahead of what it was.
+    Advance(Duration),
 }
+
+/// Marks a request whose condition is not to be looked at.
+#[derive(Clone)]
+struct Unconditional;
 
 type Matcher = Box<dyn Fn(&Seen) -> bool + Send>;
 
@@ -105,6 +112,10 @@ impl InProcessS3 {
         let mut service = S3ServiceBuilder::new(store.clone());
         service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         service.set_host(SingleDomain::new(DOMAIN).expect("a domain"));
+        // Clients sign with the store's time, which `advance` moves away from the one that is checked.
+        let mut config = S3Config::default();
+        config.presigned_url_max_skew_time_secs = u32::MAX;
+        service.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
         let service = Front { store: store.clone(), s3: service.build() };
         Self { server: HttpServer::start(service, tls), store, root_file }
     }
@@ -297,7 +308,8 @@ impl S3 for Store {
                 body.extend_from_slice(&chunk.map_err(|_| s3_error!(IncompleteBody))?);
             }
         }
-        let create = matches!(request.input.if_none_match, Some(ETagCondition::Any));
+        let unconditional = request.extensions.get::<Unconditional>().is_some();
+        let create = !unconditional && matches!(request.input.if_none_match, Some(ETagCondition::Any));
         // Checked and stored under one lock: what makes the create exclusive.
         let mut state = self.state();
         if create && state.objects.contains_key(&request.input.key) {
@@ -392,8 +404,14 @@ impl Front {
                 Ok(self.dated(HttpResponse::new(Body::empty())))
             }
             Some(Fault::IgnoreCondition) => {
-                request.headers_mut().remove(IF_NONE_MATCH);
+                // The header itself is signed, and has to stay.
+                request.extensions_mut().insert(Unconditional);
                 self.forward(request).await
+            }
+            Some(Fault::Advance(by)) => {
+                let response = self.forward(request).await?;
+                self.store.state().ahead += by;
+                Ok(response)
             }
             None => self.forward(request).await,
         }
@@ -453,6 +471,11 @@ async fn truncated(response: HttpResponse) -> HttpResponse {
     let whole = BodyExt::collect(body).await.expect("a body").to_bytes();
     parts.headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
     let half = whole.slice(..whole.len() / 2);
-    let frames = stream::iter([Ok(Frame::data(half)), Err(Dropped)]);
+    let end = async {
+        // Lets hyper send what it has before it hears of the end.
+        tokio::task::yield_now().await;
+        Err(Dropped)
+    };
+    let frames = stream::iter([Ok(Frame::data(half))]).chain(stream::once(end));
     HttpResponse::from_parts(parts, Body::http_body(StreamBody::new(frames)))
 }
