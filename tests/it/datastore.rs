@@ -88,6 +88,7 @@ async fn stores_that_let_a_second_create_through_are_found_out() {
     broken.fault_always(Fault::IgnoreCondition, |seen| seen.create);
     let forgetful = InProcessS3::start();
     forgetful.fault(Fault::Pretend, |seen| seen.create);
+    forgetful.fault_always(Fault::Refuse(412, "PreconditionFailed"), |seen| seen.create);
     for (name, bucket) in [
         ("s3rver", &s3rver.bucket),
         ("s3s-fs", &s3s_fs.bucket),

@@ -6,7 +6,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{LazyLock, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -163,16 +162,15 @@ pub fn program(name: &str) -> PathBuf {
 /// A port of 127.0.0.1 that nobody listens on, for servers that cannot be told to choose one themselves.
 ///
 /// It lies below the ports that the kernel gives to outgoing connections (32768 and up), which would take it again at any
-/// moment; and no two calls in this process get the same.
+/// moment; and no two calls get the same, not even in two processes: each port is a locked file for as long as the process lives.
 pub fn free_port() -> u16 {
-    const LOWEST: u16 = 20_000;
-    const COUNT: u16 = 12_000;
-    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(u16::try_from(std::process::id() % 60_000).unwrap_or(0)));
-    for _ in 0..COUNT {
-        // Spread, so that processes with neighbouring ids begin far apart.
-        let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = LOWEST + step.wrapping_mul(7919) % COUNT;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+    static TAKEN: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let locks = std::env::temp_dir().join(format!("certfleet-test-ports-{}", rustix::process::getuid().as_raw()));
+    fs::create_dir_all(&locks).expect("a directory for locks");
+    for port in 20_000..32_000_u16 {
+        let lock = File::create(locks.join(port.to_string())).expect("a lock");
+        if lock.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            TAKEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(lock);
             return port;
         }
     }
