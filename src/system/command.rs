@@ -16,6 +16,8 @@ use tokio::process::Child;
 use tokio::time::{Instant, timeout, timeout_at};
 use zeroize::Zeroizing;
 
+use super::text::printable;
+
 /// What is kept of each of standard output and standard error, in bytes: the end is where a program says why it failed.
 const KEPT_OUTPUT_BYTES: usize = 64 * 1024;
 
@@ -296,18 +298,15 @@ fn said(stderr: &[u8]) -> String {
     if text.is_empty() { String::new() } else { format!(": {text}") }
 }
 
-/// Foreign text without the control characters that could move a terminal's cursor or forge a line of a log: line ends become " | ".
-pub fn printable(text: &str) -> String {
-    let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
-    lines.map(|line| line.replace(char::is_control, " ")).collect::<Vec<_>>().join(" | ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// By then a killed process is gone, on any machine.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
     fn shell(script: &str) -> Command {
-        Command::new("/bin/sh", Duration::from_secs(30)).arg("-c").arg(script)
+        Command::new("/bin/sh", PATIENCE).arg("-c").arg(script)
     }
 
     #[tokio::test]
@@ -318,7 +317,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_environment_is_what_was_given() {
-        let output = Command::new("/usr/bin/env", Duration::from_secs(30)).env("ONE", "1").run().await.expect("success");
+        let output = Command::new("/usr/bin/env", PATIENCE).env("ONE", "1").run().await.expect("success");
         assert_eq!(output.stdout, b"ONE=1\n");
     }
 
@@ -343,7 +342,7 @@ mod tests {
             path
         };
         let (plain, orphan) = (file("plain", "x", 0o644), file("orphan", "#!/no/such/interpreter\n", 0o755));
-        let run = |program: &Path| Command::new(program, Duration::from_secs(30)).run();
+        let run = |program: &Path| Command::new(program, PATIENCE).run();
         assert!(matches!(run(Path::new("/no/such/program")).await, Err(CommandError::NotFound(_))));
         assert!(matches!(run(Path::new("no-such-program-anywhere")).await, Err(CommandError::NotFound(_))));
         assert!(matches!(run(&plain).await, Err(CommandError::NotExecutable(_))));
@@ -361,7 +360,7 @@ mod tests {
 
     /// A shell whose grandchild holds the writing end of `fifo`: reading it to its end proves that the whole group is gone.
     async fn holding(fifo: &Path, deadline: Duration) -> Result<Output, CommandError> {
-        let script = "(sleep 1000) > \"$FIFO\" & echo started >&2; wait";
+        let script = "(sleep 90) > \"$FIFO\" & echo started >&2; wait";
         let command = Command::new("/bin/sh", deadline).arg("-c").arg(script).env("FIFO", fifo.to_string_lossy());
         command.inherit_path_and_home().run().await
     }
@@ -380,7 +379,8 @@ mod tests {
         let reader = tokio::spawn(tokio::fs::read(path.clone()));
         let error = holding(&path, Duration::from_millis(300)).await.expect_err("too late");
         assert_eq!(error.to_string(), "/bin/sh did not end within 300ms: started");
-        assert_eq!(reader.await.expect("a reader").expect("an end"), b"");
+        let read = timeout(PATIENCE, reader).await.expect("the grandchild goes on");
+        assert_eq!(read.expect("a reader").expect("an end"), b"");
     }
 
     #[tokio::test]
@@ -395,7 +395,7 @@ mod tests {
         let mut reader = tokio::fs::File::open(&path).await.expect("the other end");
         running.abort();
         let mut rest = Vec::new();
-        reader.read_to_end(&mut rest).await.expect("an end");
+        timeout(PATIENCE, reader.read_to_end(&mut rest)).await.expect("the grandchild goes on").expect("an end");
         assert_eq!(rest, b"");
     }
 

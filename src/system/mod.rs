@@ -6,3 +6,4 @@ pub mod error_chain;
 pub mod files;
 pub mod lock;
 pub mod random;
+pub mod text;

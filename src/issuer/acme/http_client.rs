@@ -17,7 +17,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
-use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use rustls::client::danger::ServerCertVerifier;
@@ -68,14 +68,14 @@ enum Transport {
 }
 
 impl CaClient {
-    /// A client for the CA at `directory`, through the proxy that `HTTPS_PROXY` and `NO_PROXY` name for it, if any.
-    pub(super) fn new(directory: &Uri, trust: Trust) -> Result<Self, rustls::Error> {
+    /// A client for the CA at `directory`, through the proxy that `proxies` names for it, if any.
+    pub(super) fn new(directory: &Uri, trust: Trust, proxies: &Matcher) -> Result<Self, rustls::Error> {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(CONNECT_PATIENCE));
         let tls = tls_config(trust)?;
-        let transport = match proxy(directory) {
+        let transport = match proxies.intercept(directory) {
             None => Transport::Direct(client(https(tls, tcp))),
             Some(proxy) => {
                 let mut tunnel = Tunnel::new(proxy.uri().clone(), tcp);
@@ -185,10 +185,6 @@ where
     Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).build(connector)
 }
 
-fn proxy(directory: &Uri) -> Option<Intercept> {
-    Matcher::from_env().intercept(directory)
-}
-
 fn host(uri: &Uri) -> String {
     uri.authority().map_or_else(|| uri.to_string(), ToString::to_string)
 }
@@ -205,7 +201,32 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_proxy_is_asked_for_a_tunnel() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let proxy = format!("http://{}", listener.local_addr().expect("an address"));
+        let proxies = Matcher::builder().https(proxy).no("inside.example").build();
+        let send = |url: &'static str| {
+            let client = CaClient::new(&Uri::from_static(url), Trust::Roots(Vec::new()), &proxies).expect("a client");
+            client.request(Request::get(url).body(BodyWrapper::default()).expect("a request"))
+        };
+        let asked = async {
+            let (socket, _) = listener.accept().await.expect("a connection");
+            let mut line = String::new();
+            BufReader::new(socket).read_line(&mut line).await.expect("a line");
+            line
+        };
+        let (result, line) = tokio::join!(send("https://ca.example/dir"), asked);
+        assert!(result.is_err(), "the proxy has hung up");
+        assert_eq!(line, "CONNECT ca.example:443 HTTP/1.1\r\n");
+        let inside = CaClient::new(&Uri::from_static("https://inside.example/dir"), Trust::Roots(Vec::new()), &proxies).expect("a client");
+        assert!(matches!(inside.0.transport, Transport::Direct(_)));
+    }
 
     #[test]
     fn retry_after_is_understood_in_both_forms() {

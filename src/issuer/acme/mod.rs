@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::Uri;
+use hyper_util::client::proxy::matcher::Matcher;
 use instant_acme::{Account, NewOrder};
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
@@ -109,7 +110,8 @@ impl std::fmt::Debug for OpenAccount {
 }
 
 impl AcmeIssuer {
-    /// Checks the options. Nothing is asked of the CA before the first bundle is.
+    /// Checks the options. Nothing is asked of the CA before the first bundle is. The CA is reached through the proxy that `HTTPS_PROXY`
+    /// and `NO_PROXY` name for it, if any.
     pub fn new(options: AcmeOptions) -> Result<Self, AcmeOptionsError> {
         let issuer = options.name.clone();
         let directory = options.directory.parse::<Uri>().ok().filter(|uri| uri.scheme_str() == Some("https") && uri.host().is_some());
@@ -121,7 +123,7 @@ impl AcmeIssuer {
         }
         let trust = options.trust.as_deref().map_or(Ok(Trust::System), roots);
         let trust = trust.map_err(|why| AcmeOptionsError::Trust { issuer: issuer.clone(), why })?;
-        let client = CaClient::new(&directory, trust).map_err(|source| AcmeOptionsError::Tls { issuer, source })?;
+        let client = CaClient::new(&directory, trust, &Matcher::from_env()).map_err(|source| AcmeOptionsError::Tls { issuer, source })?;
         Ok(Self { options, client, account: OnceCell::new() })
     }
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::issuer::IssueError;
-use crate::system::command::printable;
+use crate::system::text::printable;
 
 /// What every ACME error type begins with (RFC 8555 section 6.7).
 const TYPE_PREFIX: &str = "urn:ietf:params:acme:error:";

@@ -130,10 +130,7 @@ impl Work<'_> {
                     pace = Pace::new(FIRST_PAUSE);
                 }
                 OrderStatus::Processing => self.wait(&mut pace, Step::Finalize).await?,
-                OrderStatus::Valid => {
-                    self.answers.take_away(self.lease).await;
-                    return self.download().await;
-                }
+                OrderStatus::Valid => return self.download().await,
                 OrderStatus::Invalid => {
                     let step = if finalizations == 0 { Step::Validation } else { Step::Finalize };
                     return Err(self.invalid(step).await.into());

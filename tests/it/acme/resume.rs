@@ -114,14 +114,15 @@ async fn an_order_that_is_of_no_use_is_replaced() {
 
 #[tokio::test]
 async fn nothing_is_finalized_without_the_lease() {
-    /// A lease that was lost by the time it matters.
-    struct Lost(HeldLease);
+    /// A lease that was lost by the time it matters; and by then the answers are gone.
+    struct Lost(HeldLease, Pebble);
     #[async_trait]
     impl Lease for Lost {
         async fn record_order(&self, order: &Order) -> Result<(), LeaseEnded> {
             self.0.record_order(order).await
         }
         async fn confirm(&self) -> Result<(), LeaseEnded> {
+            assert_port_free(&self.1);
             Err(LeaseEnded::Lost("somebody took over".to_owned()))
         }
         async fn ended(&self) -> LeaseEnded {
@@ -133,10 +134,10 @@ async fn nothing_is_finalized_without_the_lease() {
     }
     let pebble = Pebble::start(PebbleOptions::default()).await;
     let front = CaFront::start(&pebble);
-    let lost = issuer_behind(&front, standalone(&pebble)).issue(&request(&["www.example.com"]), &Lost(HeldLease::new())).await;
+    let issuer = issuer_behind(&front, standalone(&pebble));
+    let lost = issuer.issue(&request(&["www.example.com"]), &Lost(HeldLease::new(), pebble)).await;
     assert!(matches!(lost, Err(IssueError::Ended(LeaseEnded::Lost(_)))), "{lost:?}");
     assert_eq!(front.count(Finalize), 0);
-    assert_port_free(&pebble);
 }
 
 /// Whatever is being waited for when the lease ends: the work stops at once, and what was set up is gone.
