@@ -181,6 +181,7 @@ impl Command {
         };
         let Ok(ended) = ended else {
             group.kill();
+            let _ = child.start_kill();
             child.wait().await.map_err(system)?;
             group.disarm();
             return Err(CommandError::Deadline { program: self.program, deadline: self.deadline, stderr: stderr.into_bytes() });
