@@ -13,6 +13,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use super::args::Color;
 use crate::domain::site::SiteName;
 use crate::fleet::progress::Progress;
+use crate::system::text::printable;
 
 /// How often a spinner turns.
 const TICK: Duration = Duration::from_millis(100);
@@ -116,11 +117,10 @@ impl Progress for Console {
             self.line(&format!("{} {}", self.paint("note:", "33"), printable(what)));
         }
     }
-}
 
-/// Strings from a CA or a bucket may hold control characters that would drive the terminal.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+    fn warning(&self, what: &str) {
+        self.line(&format!("{} {}", self.paint("warning:", "33;1"), printable(what)));
+    }
 }
 
 fn eprint_line(text: &str) {

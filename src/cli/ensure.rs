@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::args::{Arguments, Ensure};
 use super::assemble;
-use super::console::{Console, printable};
+use super::console::Console;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::rendering;
@@ -18,6 +18,7 @@ use crate::fleet::gather::SiteWanted;
 use crate::fleet::report::SiteReport;
 use crate::fleet::snapshot::Snapshot;
 use crate::issuer::local_ca;
+use crate::system::text::printable;
 
 /// Settles every site asked for.
 pub(super) async fn run(arguments: &Arguments, options: &Ensure, console: &Arc<Console>) -> Result<Exit, Failure> {

@@ -24,6 +24,7 @@ use self::args::{Arguments, Command};
 use self::console::{Console, Detail};
 use self::exit::Exit;
 use self::failure::Failure;
+use crate::system::text::printable;
 
 /// Runs the program on the process's own arguments.
 pub fn main() -> ExitCode {
@@ -44,7 +45,7 @@ pub fn main() -> ExitCode {
     match ended {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            console.error(&console::printable(&failure.what), &failure.hint);
+            console.error(&printable(&failure.what), &failure.hint);
             failure.exit.into()
         }
     }

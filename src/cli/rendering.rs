@@ -6,13 +6,13 @@ use std::path::Path;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
-use super::console::printable;
 use super::exit::Exit;
 use crate::domain::object_key::Generation;
 use crate::domain::plan::{Action, Source};
 use crate::domain::policy::{self, Due, in_words};
 use crate::domain::record::{IssuerClass, PassedOver};
 use crate::fleet::report::{InPlace, Outcome, PlannedSite, Problem, SiteReport};
+use crate::system::text::printable;
 
 /// The answer of `ensure --json`. Fields are only ever added; readers ignore those they do not know.
 #[derive(Debug, Serialize)]

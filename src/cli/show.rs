@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 
 use super::args::{Arguments, Show};
 use super::assemble;
-use super::console::{Console, printable};
+use super::console::Console;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::rendering;
@@ -19,6 +19,7 @@ use crate::domain::description::Description;
 use crate::domain::identifier::Identifier;
 use crate::domain::supplied::certificates_in;
 use crate::system::error_chain::in_full;
+use crate::system::text::printable;
 use crate::target::handshake::presented_chain;
 
 /// How long a server may take to present its certificate.

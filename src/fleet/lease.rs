@@ -162,6 +162,10 @@ impl crate::issuer::Lease for IssuerLease<'_> {
     fn progress(&self, step: &str) {
         self.progress.step(&self.lease.inner.site, &format!("{}: {step}", self.issuer));
     }
+
+    fn left_behind(&self, what: &str) {
+        self.progress.warning(&format!("{}: {}: left behind: {what}", self.lease.inner.site, self.issuer));
+    }
 }
 
 impl HeldLease {

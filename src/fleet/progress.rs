@@ -9,4 +9,7 @@ pub trait Progress: Send + Sync {
 
     /// Something happened that the person should know also afterwards.
     fn note(&self, what: &str);
+
+    /// Something is left for the person to do, although nothing failed. It is shown whatever is to be left out.
+    fn warning(&self, what: &str);
 }

@@ -64,6 +64,9 @@ pub trait Lease: Send + Sync {
 
     /// Tells what is happening, for people who wait: "asking for www.example.com".
     fn progress(&self, step: &str);
+
+    /// Tells what a person must look after although the bundle was made: an answer that could not be taken away again.
+    fn left_behind(&self, what: &str);
 }
 
 /// Why the work under a lease must stop.

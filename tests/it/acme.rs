@@ -66,6 +66,10 @@ impl Lease for HeldLease {
     fn progress(&self, step: &str) {
         lock(&self.said).push(step.to_owned());
     }
+
+    fn left_behind(&self, what: &str) {
+        lock(&self.said).push(format!("left behind: {what}"));
+    }
 }
 
 /// The account that several issuers share, as the machines of a fleet do.

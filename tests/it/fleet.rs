@@ -261,6 +261,8 @@ impl certfleet::issuer::Lease for NoLease {
         std::future::pending().await
     }
     fn progress(&self, _: &str) {}
+
+    fn left_behind(&self, _: &str) {}
 }
 
 #[tokio::test(start_paused = true)]

@@ -44,8 +44,7 @@ impl Answers {
         let results = join_all(self.called.iter().map(|(challenge, presented)| solver.clean_up(challenge, presented))).await;
         for error in results.into_iter().filter_map(Result::err) {
             let text = chain(&error);
-            tracing::warn!(hint = error.hint, "left behind: {text}");
-            lease.progress(&format!("left behind: {text}"));
+            lease.left_behind(&format!("{text} ({})", error.hint));
         }
         self.called.clear();
     }

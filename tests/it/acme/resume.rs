@@ -131,6 +131,9 @@ async fn nothing_is_finalized_without_the_lease() {
         fn progress(&self, step: &str) {
             self.0.progress(step);
         }
+        fn left_behind(&self, what: &str) {
+            self.0.left_behind(what);
+        }
     }
     let pebble = Pebble::start(PebbleOptions::default()).await;
     let front = CaFront::start(&pebble);

@@ -184,6 +184,7 @@ struct Silent;
 impl Progress for Silent {
     fn step(&self, _: &certfleet::domain::site::SiteName, _: &str) {}
     fn note(&self, _: &str) {}
+    fn warning(&self, _: &str) {}
 }
 
 /// One machine.

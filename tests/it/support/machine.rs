@@ -158,7 +158,7 @@ impl Ended {
 
 /// The `[datastore]` table of a bucket. The secret comes from the environment, as on a real machine.
 pub fn datastore(bucket: &Bucket, prefix: &str) -> String {
-    let ca_file = bucket.ca_file.as_ref().map(|path| format!("ca_file = {path:?}\n")).unwrap_or_default();
+    let ca_file = bucket.ca_file.as_ref().map(|path| format!("ca_file = \"{}\"\n", path.display())).unwrap_or_default();
     format!(
         "[datastore]\nurl = \"s3://{}/{prefix}\"\nendpoint = \"{}\"\nregion = \"us-east-1\"\npath_style = true\n{ca_file}access_key = {{ file = \"s3-access\" }}\nsecret_key = {{ env = \"S3_SECRET\" }}\n",
         bucket.name, bucket.endpoint
