@@ -14,6 +14,7 @@ use super::supplied;
 use crate::config::Settings;
 use crate::domain::plan::Intent;
 use crate::domain::site::{Method, Site};
+use crate::domain::time::rfc3339;
 use crate::fleet::gather::SiteWanted;
 use crate::fleet::report::SiteReport;
 use crate::fleet::snapshot::Snapshot;
@@ -59,10 +60,10 @@ pub(super) fn answer(arguments: &Arguments, settings: &Settings, snapshot: &Snap
         let Some(problem) = &report.problem else { continue };
         let mut what = format!("{}: {}", report.site, printable(&problem.what));
         if let Some(in_place) = &report.in_place {
-            let until = rendering::rfc3339(in_place.leaf.not_after);
+            let until = rfc3339(&in_place.leaf.not_after);
             let _ = write!(what, "; generation {} is in place and valid until {until}", in_place.generation);
         }
-        let again = problem.retry_at.map(|time| format!(" (not before {})", rendering::rfc3339(time))).unwrap_or_default();
+        let again = problem.retry_at.map(|time| format!(" (not before {})", rfc3339(&time))).unwrap_or_default();
         console.error(&what, &format!("{}{again}", problem.hint));
     }
     rendering::exit(reports)
