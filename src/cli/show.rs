@@ -73,7 +73,7 @@ async fn of_server(address: &str, host: &str) -> Result<(Vec<Certificate>, Vec<I
 async fn of_site(arguments: &Arguments, site: &str, console: &Arc<Console>) -> Result<(Vec<Certificate>, Vec<Identifier>), Failure> {
     let settings = assemble::settings(arguments.config.as_deref())?;
     let sites = settings.select(&[site.to_owned()])?;
-    let session = Session::begin(&settings, &sites, Purpose::Look, console).await?;
+    let session = Session::begin(&settings, &[], Purpose::Look, console).await?;
     let opened = session.fleet.stored_bundle(&sites[0].name, &session.snapshot).await.map_err(|error| Failure::from_look(&error))?;
     Ok((opened.bundle.chain().to_vec(), sites[0].identifiers.clone()))
 }
