@@ -4,11 +4,15 @@ mod machine;
 
 use std::time::Duration;
 
+use certfleet::domain::bundle::Bundle;
+use certfleet::domain::key_type::KeyType;
 use certfleet::domain::object_key::{Attempt, Generation, ObjectKey};
 use certfleet::domain::plan::{Intent, Source};
-use certfleet::domain::record::{self, BundleRecord, LeaseRecord, LeaseState};
+use certfleet::domain::record::{self, BundleRecord, IssuerClass, LeaseRecord, LeaseState};
 use certfleet::fleet::bundle_object;
 use certfleet::fleet::report::Outcome;
+use certfleet::issuer::self_signed::SelfSigned;
+use certfleet::issuer::{Issuer as _, Request};
 use futures_util::future::join_all;
 
 use self::machine::{DAY, Loss, World, forced, site};
@@ -222,19 +226,7 @@ async fn a_holder_that_was_overtaken_discards_its_own_and_follows() {
             tokio::task::yield_now().await;
         }
         // While the first sits on its finished certificate, somebody publishes another one as the same generation.
-        let bundle = {
-            let own = certfleet::issuer::self_signed::SelfSigned::new(90 * DAY);
-            let request = certfleet::issuer::Request {
-                identifiers: site(&["ca"]).site.identifiers,
-                key_type: certfleet::domain::key_type::KeyType::EcdsaP256,
-                profile: None,
-                now: machine::start_time(),
-                unfinished: None,
-            };
-            certfleet::issuer::Issuer::issue(&own, &request, &NoLease).await.expect("a bundle")
-        };
-        let origin =
-            bundle_object::Origin { issuer: "ca".to_owned(), class: record::IssuerClass::Acme, profile: None, passed_over: Vec::new() };
+        let (bundle, origin) = strange_bundle().await;
         let name = site(&["ca"]).site.name;
         let object = bundle_object::compose(&world.seal(), &name, Generation(1), &bundle, &origin, &other.fleet.holder).expect("an object");
         world.overwrite(&bundle_key(1), object.to_vec()).await;
@@ -271,9 +263,47 @@ async fn a_lost_answer_is_neither_a_defeat_nor_a_victory() {
         let world = World::new();
         let machine = world.machine("build");
         world.store.lose(prefix, loss);
+        let started = tokio::time::Instant::now();
         assert_done(&machine.ensure(site(&["ca"])).await, Source::Issued, 1);
         assert_eq!(world.ca.issued(), 1, "{prefix} {loss:?}");
+        assert!(started.elapsed() < Duration::from_secs(1), "{prefix} {loss:?}: it did not wait for itself");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_wins_a_lease_looks_again() {
+    let world = World::new();
+    let (first, second) = (world.machine("ws-1"), world.machine("ws-2"));
+    world.ca.exit.forget_permits(1_000);
+    tokio::select! {
+        _ = first.ensure(site(&["ca"])) => panic!("it waits at the exit"),
+        () = async { while world.ca.issued() == 0 { tokio::task::yield_now().await } } => {}
+    }
+    world.ca.exit.add_permits(1_000);
+    tokio::time::advance(Duration::from_secs(121)).await;
+    // The first, thought dead, publishes after the second has listed and before the second has its lease.
+    let (bundle, origin) = strange_bundle().await;
+    let name = site(&["ca"]).site.name;
+    let object = bundle_object::compose(&world.seal(), &name, Generation(1), &bundle, &origin, &first.fleet.holder).expect("an object");
+    world.store.precede("leases/", bundle_key(1), object.to_vec());
+    assert_done(&second.ensure(site(&["ca"])).await, Source::Datastore, 1);
+    assert_eq!(world.ca.asked(), 1, "nobody asked the CA again");
+    assert_eq!(lease(&world, 1, 2).await.state, LeaseState::Done);
+}
+
+/// A bundle that somebody else had issued.
+async fn strange_bundle() -> (Bundle, bundle_object::Origin) {
+    let own = SelfSigned::new(90 * DAY);
+    let request = Request {
+        identifiers: site(&["ca"]).site.identifiers,
+        key_type: KeyType::EcdsaP256,
+        profile: None,
+        now: machine::start_time(),
+        unfinished: None,
+    };
+    let bundle = own.issue(&request, &NoLease).await.expect("a bundle");
+    let origin = bundle_object::Origin { issuer: "ca".to_owned(), class: IssuerClass::Acme, profile: None, passed_over: Vec::new() };
+    (bundle, origin)
 }
 
 #[tokio::test(start_paused = true)]
@@ -417,7 +447,14 @@ async fn ten_forced_runs_at_once_make_one_new_bundle() {
     let world = World::new();
     let machines: Vec<_> = (0..10).map(|number| world.machine(&format!("ws-{number}"))).collect();
     machines[0].ensure(site(&["ca"])).await;
-    let reports = join_all(machines.iter().map(|machine| machine.ensure(forced(site(&["ca"]))))).await;
+    world.ca.arrived.forget_permits(1);
+    // Held at the gate until all have listed: whoever comes later asks for another new one, and gets it.
+    world.ca.gate.forget_permits(1_000);
+    let open = async {
+        world.ca.arrived.acquire().await.expect("never closed").forget();
+        world.ca.gate.add_permits(1_000);
+    };
+    let (reports, ()) = tokio::join!(join_all(machines.iter().map(|machine| machine.ensure(forced(site(&["ca"]))))), open);
     assert!(reports.iter().all(|report| report.outcome == Outcome::Done));
     assert_eq!(world.ca.issued(), 2);
 }
