@@ -4,12 +4,15 @@ mod machine;
 
 use std::time::Duration;
 
+use certfleet::datastore::Datastore as _;
 use certfleet::domain::bundle::Bundle;
 use certfleet::domain::key_type::KeyType;
 use certfleet::domain::object_key::{Attempt, Generation, ObjectKey};
 use certfleet::domain::plan::{Intent, Source};
 use certfleet::domain::record::{self, BundleRecord, IssuerClass, LeaseRecord, LeaseState};
+use certfleet::domain::trust::Trust;
 use certfleet::fleet::bundle_object;
+use certfleet::fleet::issuers::Anchors;
 use certfleet::fleet::report::Outcome;
 use certfleet::issuer::self_signed::SelfSigned;
 use certfleet::issuer::{Issuer as _, Request};
@@ -266,7 +269,9 @@ async fn a_lost_answer_is_neither_a_defeat_nor_a_victory() {
         let started = tokio::time::Instant::now();
         assert_done(&machine.ensure(site(&["ca"])).await, Source::Issued, 1);
         assert_eq!(world.ca.issued(), 1, "{prefix} {loss:?}");
-        assert!(started.elapsed() < Duration::from_secs(1), "{prefix} {loss:?}: it did not wait for itself");
+        let attempts = world.store.inner.list("leases/", None).await.expect("a listing").entries.len();
+        assert_eq!(attempts, 1, "{prefix} {loss:?}: it took itself for somebody else");
+        assert!(started.elapsed() < Duration::from_secs(1), "{prefix} {loss:?}: it waited for itself");
     }
 }
 
@@ -381,6 +386,29 @@ async fn local_files_that_do_not_fit_each_other_are_refused_and_said() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn chains_must_lead_to_the_roots_of_their_issuer_and_are_not_lost_when_they_do_not() {
+    let world = World::new();
+    let strict = world.machine_trusting("build", &Anchors::Given(Trust::web()));
+    let report = strict.ensure(site(&["ca"])).await;
+    assert_eq!((report.outcome, world.ca.issued()), (Outcome::Failed, 1));
+    let what = report.problem.expect("a problem").what;
+    assert!(what.contains("what it issued is not trusted") && what.contains("does not lead to a public root"), "{what}");
+
+    // The configuration is corrected: what was issued is fetched again, not issued again.
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert_done(&world.machine("corrected").ensure(site(&["ca"])).await, Source::Issued, 1);
+    assert_eq!((world.ca.issued(), world.ca.asked()), (1, 2));
+
+    // Nor does a strict machine take it from the datastore, or from its own files.
+    let local = strict.ensure(site(&["ca"])).await;
+    assert!(
+        local.refused[0].1.contains("bundles/www.example.test/0000000001: the chain does not lead to a public root"),
+        "{:?}",
+        local.refused
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stopgap_is_replaced_as_soon_as_the_preferred_issuer_delivers() {
     let world = World::new();
     let machine = world.machine("build");
@@ -446,7 +474,7 @@ async fn a_changed_configuration_makes_a_new_order_and_force_a_new_bundle() {
 async fn ten_forced_runs_at_once_make_one_new_bundle() {
     let world = World::new();
     let machines: Vec<_> = (0..10).map(|number| world.machine(&format!("ws-{number}"))).collect();
-    machines[0].ensure(site(&["ca"])).await;
+    assert_done(&machines[0].ensure(site(&["ca"])).await, Source::Issued, 1);
     world.ca.arrived.forget_permits(1);
     // Held at the gate until all have listed: whoever comes later asks for another new one, and gets it.
     world.ca.gate.forget_permits(1_000);

@@ -232,8 +232,13 @@ impl World {
 
     /// A machine that nobody has used yet.
     pub fn machine(&self, node: &str) -> Machine {
+        self.machine_trusting(node, &Anchors::OwnLeaf)
+    }
+
+    /// The same, with other roots that the CA's chains must lead to.
+    pub fn machine_trusting(&self, node: &str, anchors: &Anchors) -> Machine {
         let directory = tempfile::tempdir().expect("a directory");
-        let named = |class, ca: &Arc<TestCa>| NamedIssuer { class, anchors: Anchors::OwnLeaf, issuer: Arc::clone(ca) as Arc<dyn Issuer> };
+        let named = |class, ca: &Arc<TestCa>| NamedIssuer { class, anchors: anchors.clone(), issuer: Arc::clone(ca) as Arc<dyn Issuer> };
         let mut issuers = Issuers::default();
         issuers.add(&site(&[]).site, "ca", named(IssuerClass::Acme, &self.ca));
         issuers.add(&site(&[]).site, "spare", named(IssuerClass::SelfSigned, &self.spare));
