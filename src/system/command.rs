@@ -4,25 +4,22 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Child;
 use tokio::time::{Instant, timeout, timeout_at};
 use zeroize::Zeroizing;
 
-use super::text::printable;
+mod error;
+
+pub use error::CommandError;
 
 /// What is kept of each of standard output and standard error, in bytes: the end is where a program says why it failed.
 const KEPT_OUTPUT_BYTES: usize = 64 * 1024;
-
-/// How much of standard error goes into a message, in bytes.
-const SHOWN_OUTPUT_BYTES: usize = 2 * 1024;
 
 /// How long output is still awaited after the program has ended: a process it left in the background may hold the pipes open for ever.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -44,74 +41,6 @@ pub struct Output {
     pub stdout: Vec<u8>,
     /// Standard error.
     pub stderr: Vec<u8>,
-}
-
-/// Why a program did not do its work.
-#[derive(Debug, Error)]
-pub enum CommandError {
-    /// No such program, neither at that path nor in `PATH`.
-    #[error("{} was not found", .0.display())]
-    NotFound(PathBuf),
-    /// It is there, but its first line names an interpreter that is not.
-    #[error("{} cannot be started: the interpreter that its first line names is missing", .0.display())]
-    NoInterpreter(PathBuf),
-    /// It is there, but not as a program.
-    #[error("{} is not executable", .0.display())]
-    NotExecutable(PathBuf),
-    /// The directory it was to run in is missing.
-    #[error("{} cannot be run in {}: there is no such directory", .program.display(), .directory.display())]
-    NoDirectory {
-        /// The program.
-        program: PathBuf,
-        /// The directory.
-        directory: PathBuf,
-    },
-    /// The system could not start it, or not talk to it.
-    #[error("{} could not be run", .program.display())]
-    System {
-        /// The program.
-        program: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// It ended, and not with success.
-    #[error("{} {}{}", .program.display(), ending(*.status), said(.stderr))]
-    Failed {
-        /// The program.
-        program: PathBuf,
-        /// How it ended.
-        status: ExitStatus,
-        /// The end of its standard error.
-        stderr: Vec<u8>,
-    },
-    /// It took too long and was ended, with every process it had started in its group.
-    #[error("{} did not end within {}{}", .program.display(), humantime::format_duration(*.deadline), said(.stderr))]
-    Deadline {
-        /// The program.
-        program: PathBuf,
-        /// What it was given.
-        deadline: Duration,
-        /// The end of its standard error.
-        stderr: Vec<u8>,
-    },
-}
-
-impl CommandError {
-    /// What a person can do about it.
-    pub fn hint(&self) -> String {
-        match self {
-            Self::NotFound(program) => format!("install it, or correct the path: {}", program.display()),
-            Self::NoInterpreter(program) => format!("correct the first line (#!) of {}, or install what it names", program.display()),
-            Self::NotExecutable(program) => {
-                format!("chmod +x {}; a script also needs a first line such as #!/bin/sh", program.display())
-            }
-            Self::NoDirectory { directory, .. } => format!("create {}", directory.display()),
-            Self::System { .. } => "see the cause; the machine may be out of processes, memory or open files".to_owned(),
-            Self::Failed { program, .. } => format!("what it wrote is shown above; run {} by hand to look further", program.display()),
-            Self::Deadline { .. } => "find out what it waits for, or give it more time".to_owned(),
-        }
-    }
 }
 
 impl Command {
@@ -282,21 +211,6 @@ async fn feed(stdin: Option<tokio::process::ChildStdin>, bytes: Option<&Zeroizin
         let _ = stdin.write_all(bytes).await;
         let _ = stdin.shutdown().await;
     }
-}
-
-fn ending(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("ended with exit status {code}"),
-        (None, Some(signal)) => format!("was killed by signal {signal}"),
-        (None, None) => "ended in an unknown way".to_owned(),
-    }
-}
-
-fn said(stderr: &[u8]) -> String {
-    let start = stderr.len().saturating_sub(SHOWN_OUTPUT_BYTES);
-    let text = String::from_utf8_lossy(&stderr[start..]);
-    let text = printable(text.trim());
-    if text.is_empty() { String::new() } else { format!(": {text}") }
 }
 
 #[cfg(test)]
