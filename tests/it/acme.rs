@@ -31,13 +31,13 @@ mod resume;
 struct HeldLease {
     orders: Mutex<Vec<Order>>,
     confirmed: Mutex<u32>,
-    said: Mutex<Vec<String>>,
+    said: watch::Sender<Vec<String>>,
     ended: watch::Sender<Option<LeaseEnded>>,
 }
 
 impl HeldLease {
     fn new() -> Self {
-        Self { orders: Mutex::default(), confirmed: Mutex::default(), said: Mutex::default(), ended: watch::Sender::new(None) }
+        Self { orders: Mutex::default(), confirmed: Mutex::default(), said: watch::Sender::default(), ended: watch::Sender::new(None) }
     }
 
     fn last_order(&self) -> Option<Order> {
@@ -64,11 +64,11 @@ impl Lease for HeldLease {
     }
 
     fn progress(&self, step: &str) {
-        lock(&self.said).push(step.to_owned());
+        self.said.send_modify(|said| said.push(step.to_owned()));
     }
 
     fn left_behind(&self, what: &str) {
-        lock(&self.said).push(format!("left behind: {what}"));
+        self.said.send_modify(|said| said.push(format!("left behind: {what}")));
     }
 }
 

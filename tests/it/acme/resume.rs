@@ -165,12 +165,9 @@ async fn the_end_of_the_lease_stops_every_wait() {
             let (issuer, lease) = (Arc::clone(&issuer), Arc::clone(&lease));
             async move { issuer.issue(&request(&["www.example.com"]), &*lease).await }
         });
-        let begun = async {
-            while !lock(&lease.said).iter().any(|step| step.starts_with(said)) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(60), begun).await.unwrap_or_else(|_| panic!("{case}: it never began"));
+        let mut heard = lease.said.subscribe();
+        let begun = async { heard.wait_for(|steps| steps.iter().any(|step| step.starts_with(said))).await.is_ok() };
+        assert_eq!(tokio::time::timeout(Duration::from_secs(60), begun).await, Ok(true), "{case}: it never began");
         lease.ended.send_replace(Some(LeaseEnded::Interrupted));
         let ended = tokio::time::timeout(Duration::from_secs(30), working).await.unwrap_or_else(|_| panic!("{case}: it goes on"));
         assert!(matches!(ended.expect("no panic"), Err(IssueError::Ended(LeaseEnded::Interrupted))), "{case}");
