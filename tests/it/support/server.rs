@@ -39,7 +39,7 @@ impl From<Infallible> for Dropped {
 /// A running server. Dropping it ends every connection and waits for its thread.
 #[derive(Debug)]
 pub struct HttpServer {
-    /// Where it listens, on a port the kernel chose.
+    /// Where it listens.
     pub address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -56,7 +56,20 @@ impl HttpServer {
         B::Data: Send,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::start_at(0, service, tls)
+    }
+
+    /// The same on a port that others know already.
+    pub fn start_at<S, B>(port: u16, service: S, tls: Option<Arc<ServerConfig>>) -> Self
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Error: Into<Box<dyn Error + Send + Sync>>,
+        S::Future: Send + 'static,
+        B: hyper::body::Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", port)).expect("a free port");
         listener.set_nonblocking(true).expect("a listener");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel();
