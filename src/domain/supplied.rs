@@ -95,6 +95,8 @@ pub fn supplied(
     // The leaf alone first: that it is of last year, or of another site, matters more than what its chain lacks.
     let alone = Bundle::new(&[leaf.certificate.der()], key.key.clone())?;
     alone.check(identifiers, now).map_err(|unfit| refused(&alone, unfit))?;
+    // What begins in a moment is judged as of then, with all its chain.
+    let now = now.max(leaf.certificate.not_before);
     let chain = chain::build(leaf, &certificates, &Trust::web(), now, &mut notes)?;
     let bundle = Bundle::new(&chain.iter().map(|certificate| certificate.der()).collect::<Vec<_>>(), key.key.clone())?;
     Ok(Supplied { bundle, notes })
