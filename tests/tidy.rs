@@ -2,8 +2,13 @@
 //!
 //! A rule reads tokens, not text: what stands in a comment or in a string breaks nothing.
 
+#[path = "tidy/tokens.rs"]
+mod tokens;
+
 use std::fs;
 use std::path::Path;
+
+use tokens::{Token, tokens};
 
 /// The longest file of `src/`, in lines: what is longer is about more than one thing.
 const LONGEST_FILE_LINES: usize = 400;
@@ -48,12 +53,6 @@ struct Source {
     tokens: Vec<Token>,
 }
 
-#[derive(Clone, Debug, Eq, PartialEq)]
-struct Token {
-    text: String,
-    line: usize,
-}
-
 type Rule = fn(&Source) -> Vec<(usize, String)>;
 
 #[test]
@@ -68,12 +67,16 @@ fn only_the_command_line_prints() {
 
 #[test]
 fn nothing_is_unsafe_unfinished_or_ignored() {
-    ["src", "tests", "benches"].into_iter().for_each(|folder| hold(folder, unfinished));
+    for folder in ["src", "tests", "benches"] {
+        hold(folder, unfinished);
+    }
 }
 
 #[test]
 fn tests_wait_for_events_and_not_for_time() {
-    ["src", "tests"].into_iter().for_each(|folder| hold(folder, sleeps));
+    for folder in ["src", "tests"] {
+        hold(folder, sleeps);
+    }
 }
 
 #[test]
@@ -187,7 +190,7 @@ fn imports(source: &Source) -> Vec<(usize, String)> {
                 braces = braces.saturating_sub(1);
             }
             "super" if index == 0 || source.tokens[index - 1].text != "::" => {
-                let supers = (0..).take_while(|step| ahead(step * 2) == "super").count();
+                let supers = (0..=depth).take_while(|step| ahead(step * 2) == "super").count();
                 if supers >= depth {
                     found.push((token.line, "super leaves the layer: write crate::".to_owned()));
                 }
@@ -327,95 +330,4 @@ fn collect(folder: &Path, sources: &mut Vec<Source>) {
 
 fn source(path: &str, text: &str) -> Source {
     Source { path: path.to_owned(), lines: text.lines().count(), tokens: tokens(text) }
-}
-
-/// Names, `::` and single signs. Comments, white space and the content of literals are left out.
-fn tokens(text: &str) -> Vec<Token> {
-    let bytes = text.as_bytes();
-    let mut tokens = Vec::new();
-    let (mut at, mut line) = (0, 1);
-    while at < bytes.len() {
-        let rest = &text[at..];
-        let length = match bytes[at] {
-            b'/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
-            b'/' if rest.starts_with("/*") => block_comment(rest),
-            b'"' => string(rest),
-            b'r' | b'b' | b'c' if literal_prefix(rest).is_some() => literal_prefix(rest).unwrap_or(1),
-            b'\'' => character(rest),
-            byte if is_name(byte) => {
-                let length = rest.bytes().take_while(|byte| is_name(*byte)).count();
-                tokens.push(Token { text: rest[..length].to_owned(), line });
-                length
-            }
-            b':' if rest.starts_with("::") => {
-                tokens.push(Token { text: "::".to_owned(), line });
-                2
-            }
-            byte if byte.is_ascii_punctuation() => {
-                tokens.push(Token { text: char::from(byte).to_string(), line });
-                1
-            }
-            _ => rest.chars().next().map_or(1, char::len_utf8),
-        };
-        line += rest[..length].matches('\n').count();
-        at += length;
-    }
-    tokens
-}
-
-fn is_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_'
-}
-
-fn block_comment(rest: &str) -> usize {
-    let (mut at, mut depth) = (0, 0_usize);
-    while at < rest.len() {
-        let step = match &rest.as_bytes()[at..] {
-            [b'/', b'*', ..] => (2, depth + 1),
-            [b'*', b'/', ..] => (2, depth - 1),
-            _ => (1, depth),
-        };
-        (at, depth) = (at + step.0, step.1);
-        if depth == 0 {
-            break;
-        }
-    }
-    at
-}
-
-/// The length of a literal in double quotes.
-fn string(rest: &str) -> usize {
-    let mut escaped = false;
-    let end = rest.bytes().skip(1).position(|byte| {
-        let end = byte == b'"' && !escaped;
-        escaped = byte == b'\\' && !escaped;
-        end
-    });
-    end.map_or(rest.len(), |end| end + 2)
-}
-
-/// The length of a literal such as `b"…"`, `r"…"` or `br##"…"##`.
-fn literal_prefix(rest: &str) -> Option<usize> {
-    let letters = rest.bytes().take_while(|byte| matches!(byte, b'r' | b'b' | b'c')).count();
-    let (prefix, rest) = rest.split_at(letters.min(2));
-    let hashes = rest.bytes().take_while(|byte| *byte == b'#').count();
-    if !rest[hashes..].starts_with('"') {
-        return None;
-    }
-    if !prefix.ends_with('r') {
-        return (hashes == 0).then(|| prefix.len() + string(rest));
-    }
-    let end = format!("\"{}", "#".repeat(hashes));
-    let body = &rest[hashes + 1..];
-    Some(prefix.len() + hashes + 1 + body.find(&end).map_or(body.len(), |at| at + end.len()))
-}
-
-/// The length of a literal such as `'x'` or `'\n'`, or that of the sign alone before a lifetime.
-fn character(rest: &str) -> usize {
-    let mut inside = rest.chars().skip(1);
-    match inside.next() {
-        Some('\\') => rest[3..].find('\'').map_or(1, |end| end + 4),
-        Some(sign) if inside.next() == Some('\'') => sign.len_utf8() + 2,
-        _ => 1,
-    }
 }
