@@ -18,7 +18,7 @@ mod support;
 use std::process::Command;
 
 use measure::{Row, Table, alternate, peak_memory};
-use peers::Issuance;
+use peers::{Issuance, Way};
 use support::machine::{Machine, datastore, give_keys};
 use support::process::run;
 use support::s3_in_process::InProcessS3;
@@ -88,28 +88,24 @@ fn valid_on_s3(table: &mut Table) {
 /// One P-256 certificate by http-01, with an account that the CA knows.
 async fn issuance(table: &mut Table) {
     let scene = Issuance::prepare().await;
-    let requests = scene.requests();
-    let webroot = {
-        let _server = scene.web_server();
-        let [ours, uacme, tiny] = alternate(SOME, [&mut || scene.certfleet_webroot(), &mut || scene.uacme(), &mut || scene.acme_tiny()]);
-        let memory = [scene.certfleet_webroot(), scene.uacme(), scene.acme_tiny()].map(|command| peak_memory(&command));
-        run(&mut scene.uacme());
-        let [idle] = alternate(SOME, [&mut || scene.uacme_idle()]);
-        table.add(Row::new("`uacme issue`, nothing due", idle).memory(peak_memory(&scene.uacme_idle())));
-        [
-            ("`ensure --force`, webroot", ours),
-            ("`uacme issue`, webroot, key made before", uacme),
-            ("`acme-tiny`, webroot, key and request made before", tiny),
-        ]
-        .into_iter()
-        .zip(memory)
-        .zip(requests.webroot)
-        .map(|(((what, times), memory), requests)| Row::new(&format!("new certificate: {what}"), times).memory(memory).requests(requests))
-        .collect::<Vec<_>>()
-    };
-    let [own] = alternate(SOME, [&mut || scene.certfleet_standalone()]);
-    let memory = peak_memory(&scene.certfleet_standalone());
-    let row = Row::new("new certificate: `ensure --force`, standalone", own).memory(memory);
-    table.add(row.requests(requests.standalone).target("0.12 s, 9 requests"));
-    webroot.into_iter().for_each(|row| table.add(row));
+    let ways = [Way::Standalone, Way::Webroot, Way::Uacme, Way::AcmeTiny];
+    let requests = ways.map(|way| scene.requests(way));
+    let mut commands = ways.map(|way| {
+        let scene = &scene;
+        move || scene.anew(way)
+    });
+    let times = alternate(SOME, commands.each_mut().map(|command| -> &mut dyn FnMut() -> Command { command }));
+    for ((way, times), requests) in ways.into_iter().zip(times).zip(requests) {
+        let (what, target) = match way {
+            Way::Standalone => ("`ensure --force`, standalone", "0.12 s, 9 requests"),
+            Way::Webroot => ("`ensure --force`, webroot", ""),
+            Way::Uacme => ("`uacme issue`, webroot, key made before", ""),
+            Way::AcmeTiny => ("`acme-tiny`, webroot, key and request made before", ""),
+        };
+        let row = Row::new(&format!("new certificate: {what}"), times).memory(peak_memory(&scene.anew(way)));
+        table.add(row.requests(requests).target(target));
+    }
+    run(&mut scene.anew(Way::Uacme));
+    let [idle] = alternate(SOME, [&mut || scene.uacme_idle()]);
+    table.add(Row::new("`uacme issue`, nothing due", idle).memory(peak_memory(&scene.uacme_idle())));
 }

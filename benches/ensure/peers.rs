@@ -1,5 +1,6 @@
 //! The scene of an issuance: pebble, and each client with an account that it knows.
 
+use std::cell::RefCell;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,12 +20,17 @@ use super::support::server::{Dropped, HttpServer};
 
 const SITE: &str = "www.example.test";
 
-/// How many requests each made to the CA for one certificate.
-pub struct Requests {
-    /// certfleet, uacme and acme-tiny, with a webroot.
-    pub webroot: [usize; 3],
-    /// certfleet, with a listener of its own.
-    pub standalone: usize,
+/// The ways to one certificate.
+#[derive(Clone, Copy, Debug)]
+pub enum Way {
+    /// certfleet with a listener of its own.
+    Standalone,
+    /// certfleet with the web server's directory.
+    Webroot,
+    /// uacme with the web server's directory, and a key that it has made before.
+    Uacme,
+    /// acme-tiny with the web server's directory, and a signing request that was made before.
+    AcmeTiny,
 }
 
 /// Everything that is needed, ready.
@@ -34,6 +40,7 @@ pub struct Issuance {
     direct: Clients,
     counted: Clients,
     webroot: tempfile::TempDir,
+    server: RefCell<Option<HttpServer>>,
 }
 
 /// The clients, each with an account at one URL of the CA.
@@ -53,23 +60,21 @@ impl Issuance {
         let clients = |url: String, root: &str| Clients::new(url, root, &pebble, webroot.path());
         let direct = clients(pebble.directory_url(), pebble.root_pem());
         let counted = clients(front.directory_url(), front.root_pem());
-        let scene = Self { direct, counted, pebble, front, webroot };
+        let scene = Self { pebble, front, direct, counted, webroot, server: RefCell::default() };
         for clients in [&scene.direct, &scene.counted] {
             run(Command::new(program("uacme"))
                 .args(["--yes", "--acme-url", &clients.url, "--confdir"])
                 .arg(clients.path("uacme"))
                 .arg("new"));
-            run(&mut clients.certfleet(&clients.standalone));
-            let _server = scene.web_server();
-            run(&mut clients.certfleet(&clients.webroot));
-            run(&mut clients.uacme_anew());
-            run(&mut clients.acme_tiny(scene.webroot.path()));
+            for way in [Way::Standalone, Way::Webroot, Way::Uacme, Way::AcmeTiny] {
+                run(&mut scene.command(clients, way));
+            }
         }
         scene
     }
 
     /// What every client's webroot is served by, where pebble looks.
-    pub fn web_server(&self) -> HttpServer {
+    fn web_server(&self) -> HttpServer {
         let root: Arc<Path> = self.webroot.path().into();
         let service = service_fn(move |request: Request<Incoming>| {
             let root = Arc::clone(&root);
@@ -78,30 +83,32 @@ impl Issuance {
         HttpServer::start_at(self.pebble.http_port, service, None)
     }
 
-    /// Counted through a front, in runs that are not timed.
-    pub fn requests(&self) -> Requests {
-        let count = |mut command: Command| {
-            let before = self.front.seen().len();
-            run(&mut command);
-            self.front.seen().len() - before
-        };
-        let clients = &self.counted;
-        let standalone = count(clients.certfleet(&clients.standalone));
-        let _server = self.web_server();
-        let commands = [clients.certfleet(&clients.webroot), clients.uacme_anew(), clients.acme_tiny(self.webroot.path())];
-        Requests { webroot: commands.map(count), standalone }
+    /// How many requests that way makes to the CA: counted through a front, in a run that is not timed.
+    pub fn requests(&self, way: Way) -> usize {
+        let before = self.front.seen().len();
+        run(&mut self.command(&self.counted, way));
+        self.front.seen().len() - before
     }
 
-    pub fn certfleet_webroot(&self) -> Command {
-        self.direct.certfleet(&self.direct.webroot)
+    /// A command that gets a certificate that way, with the web server there if it is needed.
+    pub fn anew(&self, way: Way) -> Command {
+        self.command(&self.direct, way)
     }
 
-    pub fn certfleet_standalone(&self) -> Command {
-        self.direct.certfleet(&self.direct.standalone)
-    }
-
-    pub fn uacme(&self) -> Command {
-        self.direct.uacme_anew()
+    fn command(&self, clients: &Clients, way: Way) -> Command {
+        // The port is asked for by both: given back by the one before it is taken by the other.
+        let mut server = self.server.borrow_mut();
+        match way {
+            Way::Standalone => *server = None,
+            Way::Webroot | Way::Uacme | Way::AcmeTiny if server.is_none() => *server = Some(self.web_server()),
+            Way::Webroot | Way::Uacme | Way::AcmeTiny => {}
+        }
+        match way {
+            Way::Standalone => clients.standalone.command(&["ensure", "--force"]),
+            Way::Webroot => clients.webroot.command(&["ensure", "--force"]),
+            Way::Uacme => clients.uacme_anew(),
+            Way::AcmeTiny => clients.acme_tiny(self.webroot.path()),
+        }
     }
 
     /// It ends with 1 where nothing is due.
@@ -110,10 +117,6 @@ impl Issuance {
         let mut command = Command::new("sh");
         command.args(["-c", "\"$@\"; test $? = 1", "sh"]).arg(uacme.get_program()).args(uacme.get_args());
         command
-    }
-
-    pub fn acme_tiny(&self) -> Command {
-        self.direct.acme_tiny(self.webroot.path())
     }
 }
 
@@ -155,10 +158,6 @@ impl Clients {
 
     fn path(&self, name: &str) -> PathBuf {
         self.files.path().join(name)
-    }
-
-    fn certfleet(&self, machine: &Machine) -> Command {
-        machine.command(&["ensure", "--force"])
     }
 
     /// A certificate that is there is taken away first: uacme keeps it under a name with the second in it, and fails twice in one.
