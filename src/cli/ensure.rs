@@ -62,8 +62,8 @@ pub(super) fn answer(arguments: &Arguments, settings: &Settings, snapshot: &Snap
             let until = rendering::rfc3339(in_place.leaf.not_after);
             let _ = write!(what, "; generation {} is in place and valid until {until}", in_place.generation);
         }
-        let again = problem.retry_at.map(|time| format!(" (not before {})", rendering::rfc3339(time))).unwrap_or_default();
-        console.error(&what, &format!("{}{again}", problem.hint));
+        let again = problem.retry_at.map(|time| format!("; it is tried again by itself from {} on", rendering::rfc3339(time)));
+        console.error(&what, &format!("{}{}", problem.hint, again.unwrap_or_default()));
     }
     rendering::exit(reports)
 }

@@ -3,6 +3,8 @@
 use super::exit::Exit;
 use crate::config::ConfigError;
 use crate::datastore::{DatastoreError, FailureKind};
+use crate::domain::record::RecordError;
+use crate::fleet::bundle_object::OpenError;
 use crate::fleet::first_use::FirstUseError;
 use crate::fleet::identity::IdentityError;
 use crate::fleet::look::LookError;
@@ -32,8 +34,13 @@ impl Failure {
     pub(super) fn from_look(error: &LookError) -> Self {
         match error {
             LookError::Datastore(error) => Self::of_store(error),
-            LookError::Absent(site) => Self::new(error, format!("`certfleet ensure {site}` makes one"), Exit::Failed),
-            LookError::Unusable { .. } => Self::new(error, "`certfleet ensure` passes it over and makes the next generation", Exit::Failed),
+            LookError::Absent(site) => Self::new(error, format!("`certfleet ensure {}` makes one", site.in_shell()), Exit::Failed),
+            LookError::Unusable { source: OpenError::Record(RecordError::Newer { .. }), .. } => {
+                Self::new(error, "another machine of the fleet has a newer certfleet: update this one", Exit::Failed)
+            }
+            LookError::Unusable { .. } => {
+                Self::new(error, "`certfleet ensure` passes it over, and publishes the next generation", Exit::Failed)
+            }
         }
     }
 
@@ -72,7 +79,7 @@ impl From<IdentityError> for Failure {
 
 impl From<FileError> for Failure {
     fn from(error: FileError) -> Self {
-        Self::new(&error, "check the free space, the owner and the mode of its directory; what was there is as it was", Exit::Failed)
+        Self::new(&error, error.hint(), Exit::Failed)
     }
 }
 

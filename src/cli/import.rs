@@ -24,7 +24,7 @@ pub(super) async fn run(arguments: &Arguments, options: &Import, console: &Arc<C
         Some(materials) => materials,
         None if supplied::can_ask() => supplied::ask(&site, console)?,
         None => {
-            let hint = format!("certfleet import {} --fullchain FILE --privkey FILE", site.name);
+            let hint = format!("certfleet import {} --fullchain FILE --privkey FILE", site.name.in_shell());
             return Err(Failure::usage("there is no certificate to import, and no terminal to ask at", hint));
         }
     };
