@@ -4,6 +4,7 @@ use super::exit::Exit;
 use crate::config::ConfigError;
 use crate::datastore::{DatastoreError, FailureKind};
 use crate::domain::record::RecordError;
+use crate::domain::site::SiteName;
 use crate::fleet::bundle_object::OpenError;
 use crate::fleet::first_use::FirstUseError;
 use crate::fleet::identity::IdentityError;
@@ -42,6 +43,11 @@ impl Failure {
                 Self::new(error, "`certfleet ensure` passes it over, and publishes the next generation", Exit::Failed)
             }
         }
+    }
+
+    /// The same, of one site among several.
+    pub(super) fn about(self, site: &SiteName) -> Self {
+        Self { what: format!("{site}: {}", self.what), ..self }
     }
 
     fn of_store(error: &DatastoreError) -> Self {
