@@ -16,7 +16,7 @@ use crate::domain::plan::Intent;
 use crate::domain::site::{Method, Site};
 use crate::fleet::gather::SiteWanted;
 use crate::fleet::progress::Progress as _;
-use crate::fleet::report::{Problem, SiteReport};
+use crate::fleet::report::{Outcome, Problem, SiteReport};
 use crate::fleet::snapshot::Snapshot;
 use crate::issuer::local_ca;
 use crate::system::text::printable;
@@ -61,7 +61,10 @@ pub(super) fn answer(arguments: &Arguments, settings: &Settings, snapshot: &Snap
         let Some(problem) = &report.problem else { continue };
         if report.in_place.is_none() {
             // The answer for people lists what was passed over only beside what was taken instead.
-            report.refused.iter().for_each(|(source, reason)| console.warning(&format!("{}: passed over the {source}: {reason}", report.site)));
+            report
+                .refused
+                .iter()
+                .for_each(|(source, reason)| console.warning(&format!("{}: passed over the {source}: {reason}", report.site)));
         }
         let mut what = format!("{}: {}", report.site, printable(&problem.what));
         if let Some(in_place) = &report.in_place {
@@ -101,12 +104,7 @@ async fn dry_run(
 }
 
 /// Manual sites without a certificate that serves: on a terminal, a person can paste it right here.
-async fn ask_for_what_is_missing(
-    session: &Session,
-    sites: &[Site],
-    reports: &mut [SiteReport],
-    console: &Arc<Console>,
-) {
+async fn ask_for_what_is_missing(session: &Session, sites: &[Site], reports: &mut [SiteReport], console: &Arc<Console>) {
     for (site, report) in sites.iter().zip(reports) {
         if site.method == Method::Automatic || report.problem.is_none() || !supplied::can_ask() {
             continue;
@@ -118,6 +116,7 @@ async fn ask_for_what_is_missing(
             Err(Failure { what, hint, exit }) => {
                 report.problem = Some(Problem { what, hint, retry_at: None });
                 if exit == Exit::Temporary {
+                    report.outcome = report.outcome.min(Outcome::Temporary);
                     return;
                 }
                 continue;

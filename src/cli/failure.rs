@@ -11,7 +11,7 @@ use crate::fleet::identity::IdentityError;
 use crate::fleet::look::LookError;
 use crate::fleet::place::PlaceError;
 use crate::system::error_chain::in_full;
-use crate::system::files::FileError;
+use crate::system::files::{self, FileError};
 use crate::system::lock::LockError;
 
 /// The end of a run.
@@ -114,8 +114,8 @@ impl From<PlaceError> for Failure {
             PlaceError::Lock(LockError::Held { .. }) => {
                 Self::new(&error, "another certfleet is at work here: try again when it has ended", Exit::Temporary)
             }
-            PlaceError::Lock(_) | PlaceError::Read { .. } => {
-                Self::new(&error, "check the owner and the mode of that directory", Exit::Failed)
+            PlaceError::Lock(LockError::Unusable { ref path, ref source }) | PlaceError::Read { ref path, ref source } => {
+                Self::new(&error, files::hint(path, source.kind()), Exit::Failed)
             }
         }
     }

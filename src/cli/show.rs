@@ -84,7 +84,8 @@ async fn of_site(arguments: &Arguments, site: &str, console: &Arc<Console>) -> R
     let opened = session.fleet.stored_bundle(&sites[0].name, &session.snapshot).await.map_err(|error| {
         let failure = Failure::from_look(&error);
         // With no configuration every name is a site, and so is that of a file that is not there.
-        let what = if matches!(error, LookError::Absent(_)) { format!("{}, and there is no file {site:?}", failure.what) } else { failure.what };
+        let what =
+            if matches!(error, LookError::Absent(_)) { format!("{}, and there is no file {site:?}", failure.what) } else { failure.what };
         Failure { what, ..failure }
     })?;
     Ok((opened.bundle.chain().to_vec(), sites[0].identifiers.clone()))

@@ -55,8 +55,7 @@ pub(super) fn can_ask() -> bool {
 /// Asks for a paste of chain and key.
 pub(super) fn ask(site: &Site, console: &Console) -> Result<Materials, Failure> {
     console.finish_steps();
-    let text = paste::read(&site.name.to_string())
-        .map_err(|error| unasked(&error, "use --fullchain and --privkey with files instead"))?;
+    let text = paste::read(&site.name.to_string()).map_err(|error| unasked(&error, "use --fullchain and --privkey with files instead"))?;
     Ok(Materials { pieces: vec![("the paste".to_owned(), text, GivenAs::Either)], password: None })
 }
 

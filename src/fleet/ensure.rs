@@ -66,7 +66,8 @@ pub enum SiteError {
 impl SiteError {
     /// Whether the store has been reached, and will not have it: trying again changes nothing, and what is in place still serves.
     fn is_refusal(&self) -> bool {
-        let of_store = matches!(self, Self::Datastore(_) | Self::Election(ElectionError::Datastore(_)) | Self::Publish(PublishError::Datastore(_)));
+        let of_store =
+            matches!(self, Self::Datastore(_) | Self::Election(ElectionError::Datastore(_)) | Self::Publish(PublishError::Datastore(_)));
         matches!(self, Self::NotExclusive) || of_store && self.outcome() == Outcome::Failed
     }
 
@@ -157,17 +158,15 @@ impl Fleet {
                     let stored = gathered.stored.as_ref().ok_or(SiteError::Unsettled)?;
                     return self.settled(site, Source::Datastore, stored, report);
                 }
-                Action::Publish { from, generation } => {
-                    match self.publish_found(wanted, &gathered, *from, *generation).await {
-                        Ok(Some(opened)) => return self.settled(site, *from, &opened, report),
-                        Ok(None) => {}
-                        Err(error) if error.is_refusal() => {
-                            let failure = Failure { problem: problem(&error, error.hint()), passed_over: Vec::new() };
-                            return self.stand_by(wanted, &gathered, &plan, failure, report).await;
-                        }
-                        Err(error) => return Err(error),
+                Action::Publish { from, generation } => match self.publish_found(wanted, &gathered, *from, *generation).await {
+                    Ok(Some(opened)) => return self.settled(site, *from, &opened, report),
+                    Ok(None) => {}
+                    Err(error) if error.is_refusal() => {
+                        let failure = Failure { problem: problem(&error, error.hint()), passed_over: Vec::new() };
+                        return self.stand_by(wanted, &gathered, &plan, failure, report).await;
                     }
-                }
+                    Err(error) => return Err(error),
+                },
                 Action::AskPerson { why } => {
                     report.due.clone_from(why);
                     let failure = Failure { problem: ask_person(site, why.as_ref()), passed_over: Vec::new() };
@@ -344,8 +343,7 @@ fn makes_do(opened: &Opened) -> Problem {
     let reasons = passed.iter().map(|passed| format!("{}: {}", passed.issuer, passed.reason)).collect::<Vec<_>>().join("; ");
     Problem {
         what: format!("it makes do with a certificate of {}, because a preferred issuer did not deliver: {reasons}", opened.record.issuer),
-        hint: "clients that do not know this issuer will refuse it: see why the preferred one did not deliver"
-            .to_owned(),
+        hint: "clients that do not know this issuer will refuse it: see why the preferred one did not deliver".to_owned(),
         retry_at: passed.iter().map(|passed| passed.retry_at).min(),
     }
 }

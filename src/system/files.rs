@@ -41,13 +41,22 @@ pub struct FileError {
 impl FileError {
     /// What a person can do about it. Whatever was at the path is as it was.
     pub fn hint(&self) -> String {
-        let directory = directory_of(&self.path).display();
-        match self.source.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => format!("free some space on the file system of {directory}; what was there is as it was"),
-            ErrorKind::ReadOnlyFilesystem => format!("the file system of {directory} is read-only: mount it for writing, or name another directory"),
-            ErrorKind::NotFound => format!("make the directory {directory} first"),
-            _ => format!("check the owner and the mode of {directory}; what was there is as it was"),
+        hint(&self.path, self.source.kind())
+    }
+}
+
+/// What a person can do when a file could not be written.
+pub fn hint(path: &Path, kind: ErrorKind) -> String {
+    let directory = directory_of(path).display();
+    match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            format!("free some space on the file system of {directory}; what was there is as it was")
         }
+        ErrorKind::ReadOnlyFilesystem => {
+            format!("the file system of {directory} is read-only: mount it for writing, or name another directory")
+        }
+        ErrorKind::NotFound => format!("make the directory {directory} first"),
+        _ => format!("check the owner and the mode of {directory}; what was there is as it was"),
     }
 }
 
@@ -129,9 +138,9 @@ pub fn sync(directory: &Path) -> io::Result<()> {
 /// A complete and synced file in the directory of `path`, under a hidden name that goes away when it is not moved.
 fn written_beside<'a>(path: &'a Path, bytes: &[u8], mode: u32) -> io::Result<(&'a Path, NamedTempFile)> {
     let directory = directory_of(path);
-    let made = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).permissions(Permissions::from_mode(SECRET_FILE)).tempfile_in(directory);
+    let created = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).permissions(Permissions::from_mode(SECRET_FILE)).tempfile_in(directory);
     // The library's own error names the hidden file, which nobody has heard of.
-    let mut file = made.map_err(|error| io::Error::from(error.kind()))?;
+    let mut file = created.map_err(|error| io::Error::from(error.kind()))?;
     // Not left to the umask, and before there is anything to see.
     file.as_file().set_permissions(Permissions::from_mode(mode))?;
     file.as_file_mut().write_all(bytes)?;

@@ -11,8 +11,12 @@ use crate::support::s3_in_process::InProcessS3;
 
 mod ca;
 mod configuration;
+mod disk;
+mod looking;
 mod objects;
+mod sites;
 mod store;
+mod terminal;
 
 const SITE: &str = "www.example.test";
 

@@ -134,7 +134,7 @@ impl AcmeIssuer {
 
     async fn obtain(&self, request: &Request, lease: &dyn Lease, answers: &mut Answers) -> Result<Bundle, IssueError> {
         let account = self.account(lease).await?;
-        self.check_profile(account, request)?;
+        check_profile(account, request)?;
         if let Some(unfinished) = &request.unfinished
             && let Some(bundle) = self.resume(account, request, unfinished, lease, answers).await?
         {
@@ -202,20 +202,6 @@ impl AcmeIssuer {
         }
     }
 
-    /// The library sends a profile that the CA does not have, and CAs may pass over it: a certificate of another profile would come.
-    fn check_profile(&self, account: &Account, request: &Request) -> Result<(), IssueError> {
-        let Some(profile) = &request.profile else { return Ok(()) };
-        let offered: Vec<_> = account.profiles().map(|offered| offered.name).collect();
-        if offered.contains(&profile.as_str()) {
-            return Ok(());
-        }
-        let hint = match offered.as_slice() {
-            [] => "this CA offers no profiles: remove profile from the site".to_owned(),
-            offered => format!("set profile to one of: {}", refusal::clip(offered.join(", ").as_bytes())),
-        };
-        Err(IssueError::Refused { reason: format!("the CA has no profile {profile:?}"), hint, retry_after: None })
-    }
-
     fn not_offered(&self, identifier: &Identifier, offered: &[String]) -> IssueError {
         let kind = self.options.solver.kind();
         let offered = refusal::clip(offered.join(", ").as_bytes());
@@ -227,6 +213,20 @@ impl AcmeIssuer {
         let reason = format!("the CA offers no {kind} challenge for {identifier}; it offers: {offered}");
         IssueError::Refused { reason, hint, retry_after: None }
     }
+}
+
+/// The library sends a profile that the CA does not have, and CAs may pass over it: a certificate of another profile would come.
+fn check_profile(account: &Account, request: &Request) -> Result<(), IssueError> {
+    let Some(profile) = &request.profile else { return Ok(()) };
+    let offered: Vec<_> = account.profiles().map(|offered| offered.name).collect();
+    if offered.contains(&profile.as_str()) {
+        return Ok(());
+    }
+    let hint = match offered.as_slice() {
+        [] => "this CA offers no profiles: remove profile from the site".to_owned(),
+        offered => format!("set profile to one of: {}", refusal::clip(offered.join(", ").as_bytes())),
+    };
+    Err(IssueError::Refused { reason: format!("the CA has no profile {profile:?}"), hint, retry_after: None })
 }
 
 /// The CA does what no CA may do.

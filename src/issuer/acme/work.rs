@@ -148,11 +148,7 @@ impl Work<'_> {
         let subjects: Vec<_> = chosen.iter().map(|chosen| chosen.challenge.identifier.clone()).collect();
         self.lease.progress(&format!("answering the {} challenge for {}", self.issuer.options.solver.kind(), list(&subjects)));
         let presented = self.answers.present(chosen.iter().map(|chosen| chosen.challenge.clone()).collect()).await;
-        presented.map_err(|error| IssueError::Refused {
-            reason: chain(&error),
-            hint: error.hint,
-            retry_after: None,
-        })?;
+        presented.map_err(|error| IssueError::Refused { reason: chain(&error), hint: error.hint, retry_after: None })?;
         for chosen in chosen.iter().filter(|chosen| !chosen.told) {
             self.tell(chosen.authorization).await?;
         }

@@ -34,7 +34,12 @@ fn rows() -> Vec<Row> {
                 "wait as long as it says",
             )
         },
-        row(Resource::Finalize, problem(403, "caa", None), "pebble: could not finalize the order: status 403 Forbidden: in the words of the CA", "dig CAA"),
+        row(
+            Resource::Finalize,
+            problem(403, "caa", None),
+            "pebble: could not finalize the order: status 403 Forbidden: in the words of the CA",
+            "dig CAA",
+        ),
         row(
             Resource::NewOrder,
             problem(403, "unauthorized", None),
@@ -42,7 +47,12 @@ fn rows() -> Vec<Row> {
             "delete the object accounts/pebble to open another",
         ),
         row(Resource::NewOrder, problem(400, "badNonce", None), "acme:error:badNonce", "disagree about its nonces: try again later"),
-        row(Resource::NewOrder, Fault::Page(502, "<html>Bad Gateway</html>"), "status 502 Bad Gateway: <html>Bad Gateway</html>", "add another issuer"),
+        row(
+            Resource::NewOrder,
+            Fault::Page(502, "<html>Bad Gateway</html>"),
+            "status 502 Bad Gateway: <html>Bad Gateway</html>",
+            "add another issuer",
+        ),
         row(Resource::Directory, Fault::Unheard, "pebble: could not open the account: 127.0.0.1", "check the directory URL"),
         row(Resource::Directory, Fault::Page(200, "<html>log in</html>"), "pebble: could not open the account", "it must answer JSON"),
     ]
@@ -104,7 +114,10 @@ async fn an_older_bundle_that_is_still_valid_stays_in_place() {
         let until = first["not_after"].as_str().expect("a time");
         let ended = ended.says(&format!("; generation 1 is in place and valid until {until}\nhint: "));
         let site = ended.site();
-        assert_eq!((&site["outcome"], &site["in_place"]["serial"], &site["due"]["rule"]), (&"degraded".into(), &first["serial"], &"identifiers".into()));
+        assert_eq!(
+            (&site["outcome"], &site["in_place"]["serial"], &site["due"]["rule"]),
+            (&"degraded".into(), &first["serial"], &"identifiers".into())
+        );
         assert_eq!(site["in_place"]["source"], "datastore");
     }
     assert_eq!((tree(&scene.machine.files(SITE)), scene.s3.objects().get(&bundle(2))), (files, None));

@@ -13,12 +13,7 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
         "\"7d\"",
     ),
     ("solver = \"web\"", "solver = \"wbe\"", "certfleet.toml:6:10: [[site]] solver: there is no solver \"wbe\"", "did you mean \"web\"?"),
-    (
-        "[\"pebble\"]",
-        "[\"pebbel\"]",
-        "certfleet.toml:5:12: [[site]] issuers: there is no issuer \"pebbel\"",
-        "did you mean \"pebble\"?",
-    ),
+    ("[\"pebble\"]", "[\"pebbel\"]", "certfleet.toml:5:12: [[site]] issuers: there is no issuer \"pebbel\"", "did you mean \"pebble\"?"),
     (
         "{ env = \"S3_SECRET\" }",
         "{ env = \"S3_SECRT\" }",
@@ -27,7 +22,12 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
     ),
     ("{ file = \"s3-access\" }", "{ file = \"nowhere\" }", "certfleet.toml:12:14: [datastore] access_key: ", "nowhere"),
     ("trust = \"pebble-tls.pem\"", "trust = \"nowhere.pem\"", "nowhere.pem", "trust"),
-    ("name = \"www.example.test\"", "name = \"../../../etc\"", "certfleet.toml:3:8: [[site]] name: \"../../../etc\" is not a DNS name", "host name"),
+    (
+        "name = \"www.example.test\"",
+        "name = \"../../../etc\"",
+        "certfleet.toml:3:8: [[site]] name: \"../../../etc\" is not a DNS name",
+        "host name",
+    ),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,7 +54,8 @@ fn names_from_the_command_line_never_leave_their_directory() {
     for name in ["../../etc", "/etc/passwd", "a/b", "..", ".", "www..test", "a b", "-", "\u{1b}[31m", "", "www.test+staging+staging"] {
         let before = tree(&machine.path(""));
         for command in [&["ensure", "--", name][..], &["import", "--", name], &["export", "--format", "pem", "--", name]] {
-            let ended = machine.run(command).expect(2).says("is not a DNS name or an IP address").says("hint: a site is called by its host name");
+            let ended =
+                machine.run(command).expect(2).says("is not a DNS name or an IP address").says("hint: a site is called by its host name");
             assert!(!ended.stderr.contains('\u{1b}'), "{ended:?}");
         }
         assert_eq!(tree(&machine.path("")), before, "{name:?}");

@@ -88,7 +88,11 @@ async fn spoiled_bundles_are_refused_by_name_and_the_next_source_is_used() {
     std::fs::remove_dir_all(scene.machine.files(SITE)).expect("removed");
     scene.s3.objects().corrupt(&bundle(2));
     scene.front.inject(crate::support::ca_front::Resource::NewOrder, 1000, crate::support::ca_front::Fault::Page(500, "out of order"));
-    scene.machine.run(&["ensure", "--quiet"]).expect(1).says("www.example.test: passed over the datastore: bundles/www.example.test/0000000002: ");
+    scene
+        .machine
+        .run(&["ensure", "--quiet"])
+        .expect(1)
+        .says("www.example.test: passed over the datastore: bundles/www.example.test/0000000002: ");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,7 +108,10 @@ async fn runtimedata_that_does_not_fit_is_refused_and_left_aside() {
 
     // The datastore comes first: it does not matter.
     let copied = scene.machine.run(&["ensure", "--json"]).expect(0);
-    assert_eq!((&copied.site()["in_place"]["source"], &copied.site()["refused"][0]["source"]), (&json!("datastore"), &json!("runtimedata")));
+    assert_eq!(
+        (&copied.site()["in_place"]["source"], &copied.site()["refused"][0]["source"]),
+        (&json!("datastore"), &json!("runtimedata"))
+    );
 
     // It is all there is: a new one is issued, and what was there is kept beside it.
     for (name, left_out, said) in [("another's key", "", "does not belong to the certificate"), ("no key", "privkey.pem", "privkey.pem")] {
@@ -122,7 +129,8 @@ async fn runtimedata_that_does_not_fit_is_refused_and_left_aside() {
         assert_eq!((&site["in_place"]["source"], &site["refused"][0]["source"]), (&json!("issued"), &json!("runtimedata")), "{name}");
         let reason = site["refused"][0]["reason"].as_str().expect("a reason");
         assert!(reason.contains(said) && reason.contains(&fresh.machine.files(SITE).display().to_string()), "{name}: {reason}");
-        let previous: Vec<_> = tree(&fresh.machine.path("runtimedata/local/default/ssl/.previous/www.example.test")).into_values().collect();
+        let previous: Vec<_> =
+            tree(&fresh.machine.path("runtimedata/local/default/ssl/.previous/www.example.test")).into_values().collect();
         assert_eq!(previous, before, "{name}: what was there is kept");
     }
 }
@@ -157,7 +165,10 @@ async fn a_wrong_or_missing_identity_is_named_with_the_recipient() {
     std::fs::set_permissions(&path, Permissions::from_mode(0o640)).expect("set");
     refuses("has mode 0640: others on this machine can read it", "chmod 600");
     other.change("certfleet.toml", "[datastore]\n", "[datastore]\nseal = \"none\"\n");
-    refuses(&format!("the configuration says seal = \"none\", and the datastore is sealed to {recipient}"), "set [datastore] seal = \"age\"");
+    refuses(
+        &format!("the configuration says seal = \"none\", and the datastore is sealed to {recipient}"),
+        "set [datastore] seal = \"age\"",
+    );
     assert_eq!((scene.s3.objects().keys(), pebble.issued()), (keys, issued), "nothing was published");
 }
 

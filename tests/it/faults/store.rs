@@ -11,14 +11,12 @@ use crate::support::s3_in_process::Fault;
 use crate::support::s3rver::S3rver;
 use crate::support::s3s_fs::S3sFs;
 
-type Spoil = Box<dyn Fn(&Scene)>;
+type Spoil<'a> = Box<dyn Fn(&Scene) + 'a>;
 
 /// How a store is spoiled; the exit code; what is said; the hint.
-fn spoiled_stores() -> Vec<(&'static str, Spoil, i32, &'static str, &'static str)> {
-    let endpoint = |by: &'static str| move |scene: &Scene| scene.machine.change("certfleet.toml", &scene.s3.endpoint(), by);
+fn spoiled_stores<'a>(nobody: &'a str, tls: &'a InProcessS3) -> Vec<(&'static str, Spoil<'a>, i32, &'static str, &'a str)> {
+    let endpoint = |by: &'a str| move |scene: &Scene| scene.machine.change("certfleet.toml", &scene.s3.endpoint(), by);
     let refuse = |status, code| move |scene: &Scene| scene.s3.fault_always(Fault::Refuse(status, code), |_| true);
-    let nobody: &'static str = format!("http://127.0.0.1:{}", free_port()).leak();
-    let tls: &'static InProcessS3 = Box::leak(Box::new(InProcessS3::start_tls()));
     vec![
         (
             "no bucket",
@@ -58,7 +56,13 @@ fn spoiled_stores() -> Vec<(&'static str, Spoil, i32, &'static str, &'static str
             "create s3://fleet/fleet/probes/",
             "s3:PutObject",
         ),
-        ("busy", Box::new(refuse(503, "SlowDown")), 75, "list s3://fleet/fleet/ failed: the store answered 503 SlowDown", "try again later"),
+        (
+            "busy",
+            Box::new(refuse(503, "SlowDown")),
+            75,
+            "list s3://fleet/fleet/ failed: the store answered 503 SlowDown",
+            "try again later",
+        ),
         (
             "nobody there",
             Box::new(endpoint(nobody)),
@@ -79,7 +83,8 @@ fn spoiled_stores() -> Vec<(&'static str, Spoil, i32, &'static str, &'static str
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_issued_before_the_store_was_proven_writable() {
     let pebble = Pebble::start(PebbleOptions::default()).await;
-    for (name, spoil, code, said, hint) in spoiled_stores() {
+    let (nobody, tls) = (format!("http://127.0.0.1:{}", free_port()), InProcessS3::start_tls());
+    for (name, spoil, code, said, hint) in spoiled_stores(&nobody, &tls) {
         let scene = Scene::new(&pebble);
         spoil(&scene);
         let ended = scene.machine.run(&["ensure", "--json"]).expect(code).says(&format!("error: {said}")).says(hint);
@@ -98,7 +103,8 @@ async fn a_store_that_turns_read_only_costs_no_order_and_keeps_what_serves() {
     scene.want_another_name();
     scene.s3.fault_always(Fault::Refuse(403, "AccessDenied"), |seen| seen.method == "PUT");
     let ended = scene.machine.run(&["ensure", "--json"]).expect(4);
-    let ended = ended.says("create s3://fleet/fleet/leases/www.example.test/0000000002-0001 failed: the store answered 403").says("s3:PutObject");
+    let ended =
+        ended.says("create s3://fleet/fleet/leases/www.example.test/0000000002-0001 failed: the store answered 403").says("s3:PutObject");
     let ended = ended.says("generation 1 is in place and valid until");
     assert_eq!(ended.site()["in_place"]["generation"], 1);
     assert_eq!((scene.front.seen().len(), tree(&scene.machine.files(SITE)), scene.s3.objects().get(&bundle(1))), (asked, files, object));
@@ -153,7 +159,9 @@ async fn first_uses_that_race_end_with_one_manifest() {
     let s3 = InProcessS3::start();
     let configuration = datastore(&s3.bucket(), "fleet") + "[[site]]\nname = \"www.example.test\"\nissuers = [\"self-signed\"]\n";
     let machines: Vec<_> = (0..6).map(|_| Machine::new(&configuration)).collect();
-    machines.iter().for_each(|machine| give_keys(machine, &s3.bucket()));
+    for machine in &machines {
+        give_keys(machine, &s3.bucket());
+    }
     // Four share an identity; two make one of their own, and must not prevail with it or lose anything.
     machines[0].run(&["init"]).expect(0);
     machines[1..4].iter().for_each(|other| machines[0].share_identity(other));
