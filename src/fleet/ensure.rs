@@ -162,14 +162,13 @@ impl Fleet {
                     Ok(Some(opened)) => return self.settled(site, *from, &opened, report),
                     Ok(None) => {}
                     Err(error) if error.is_refusal() => {
-                        let failure = Failure { problem: problem(&error, error.hint()), passed_over: Vec::new() };
-                        return self.stand_by(wanted, &gathered, &plan, failure, report).await;
+                        return self.stand_by(wanted, &gathered, &plan, Failure::of(&error), report).await;
                     }
                     Err(error) => return Err(error),
                 },
                 Action::AskPerson { why } => {
                     report.due.clone_from(why);
-                    let failure = Failure { problem: ask_person(site, why.as_ref()), passed_over: Vec::new() };
+                    let failure = Failure::from(ask_person(site, why.as_ref()));
                     return self.stand_by(wanted, &gathered, &plan, failure, report).await;
                 }
                 Action::Issue { generation, why } => {
@@ -329,6 +328,18 @@ impl Fleet {
 struct Failure {
     problem: Problem,
     passed_over: Vec<PassedOver>,
+}
+
+impl Failure {
+    fn of(error: &SiteError) -> Self {
+        problem(error, error.hint()).into()
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self { problem, passed_over: Vec::new() }
+    }
 }
 
 fn ask_person(site: &Site, why: Option<&Due>) -> Problem {

@@ -68,7 +68,7 @@ fn rows() -> Vec<Row> {
             NewOrder,
             problem(400, "accountDoesNotExist", "unknown account", None),
             &["accountDoesNotExist", "unknown account"],
-            "accounts/<issuer>",
+            "accounts/pebble",
         ),
         row(NewOrder, problem(403, "unauthorized", "account is deactivated", None), &["account is deactivated"], "deactivated"),
         row(NewOrder, problem(403, "weird", "something new", None), &["something new", "weird"], "what the CA says"),
