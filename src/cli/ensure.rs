@@ -14,6 +14,7 @@ use super::supplied;
 use crate::config::Settings;
 use crate::domain::plan::Intent;
 use crate::domain::site::{Method, Site};
+use crate::domain::time::rfc3339;
 use crate::fleet::gather::SiteWanted;
 use crate::fleet::progress::Progress as _;
 use crate::fleet::report::{Outcome, Problem, SiteReport};
@@ -68,10 +69,10 @@ pub(super) fn answer(arguments: &Arguments, settings: &Settings, snapshot: &Snap
         }
         let mut what = format!("{}: {}", report.site, printable(&problem.what));
         if let Some(in_place) = &report.in_place {
-            let until = rendering::rfc3339(in_place.leaf.not_after);
+            let until = rfc3339(&in_place.leaf.not_after);
             let _ = write!(what, "; generation {} is in place and valid until {until}", in_place.generation);
         }
-        let again = problem.retry_at.map(|time| format!("; it is tried again by itself from {} on", rendering::rfc3339(time)));
+        let again = problem.retry_at.map(|time| format!("; it is tried again by itself from {} on", rfc3339(&time)));
         console.error(&what, &format!("{}{}", problem.hint, again.unwrap_or_default()));
     }
     rendering::exit(reports)

@@ -17,7 +17,7 @@ use crate::system::files;
 pub(super) async fn run(arguments: &Arguments, options: &Export, console: &Arc<Console>) -> Result<Exit, Failure> {
     let settings = assemble::settings(arguments.config.as_deref())?;
     let sites = settings.select(std::slice::from_ref(&options.site))?;
-    let session = Session::begin(&settings, &sites, Purpose::Look, console).await?;
+    let session = Session::begin(&settings, &[], Purpose::Look, console).await?;
     let opened = session.fleet.stored_bundle(&sites[0].name, &session.snapshot).await.map_err(|error| Failure::from_look(&error))?;
     let text = match options.format {
         Format::Combined => opened.bundle.combined_pem(),

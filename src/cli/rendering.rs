@@ -3,14 +3,15 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::exit::Exit;
 use crate::domain::object_key::Generation;
 use crate::domain::plan::{Action, Source};
-use crate::domain::policy::{self, Due, in_words};
+use crate::domain::policy::{self, Due};
 use crate::domain::record::{IssuerClass, PassedOver};
+use crate::domain::time::{in_words, rfc3339};
 use crate::fleet::report::{InPlace, Outcome, PlannedSite, Problem, SiteReport};
 use crate::system::text::printable;
 
@@ -117,8 +118,8 @@ fn bundle_answer(in_place: &InPlace) -> BundleAnswer<'_> {
         issuer: &in_place.issuer,
         issuer_class: in_place.class,
         identifiers: leaf.identifiers.iter().map(ToString::to_string).collect(),
-        not_before: rfc3339(leaf.not_before),
-        not_after: rfc3339(leaf.not_after),
+        not_before: rfc3339(&leaf.not_before),
+        not_after: rfc3339(&leaf.not_after),
         serial: &leaf.serial,
         fingerprint_sha256: &leaf.fingerprint,
         directory: &in_place.directory,
@@ -132,7 +133,7 @@ fn due_answer(due: &Due) -> DueAnswer {
 }
 
 fn problem_answer(problem: &Problem) -> ProblemAnswer<'_> {
-    ProblemAnswer { what: &problem.what, hint: &problem.hint, retry_at: problem.retry_at.map(rfc3339) }
+    ProblemAnswer { what: &problem.what, hint: &problem.hint, retry_at: problem.retry_at.as_ref().map(rfc3339) }
 }
 
 /// The answer for people: what is in place, where it is, and how to look at it.
@@ -146,7 +147,7 @@ pub(super) fn people(reports: &[SiteReport], now: DateTime<Utc>, local_ca_root: 
             text,
             "{}  valid until {} (in {left}), generation {} {}",
             report.site,
-            rfc3339(leaf.not_after),
+            rfc3339(&leaf.not_after),
             in_place.generation,
             came(in_place)
         );
@@ -235,11 +236,6 @@ fn outcome(outcome: Outcome) -> &'static str {
         Outcome::Temporary => "temporary",
         Outcome::Failed => "failed",
     }
-}
-
-/// UTC, to the second.
-pub(super) fn rfc3339(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 /// One JSON document, for machines and for people who look at it.

@@ -80,7 +80,7 @@ async fn of_site(arguments: &Arguments, site: &str, console: &Arc<Console>) -> R
     })?;
     let settings = assemble::settings(arguments.config.as_deref())?;
     let sites = settings.select(&[site.to_owned()])?;
-    let session = Session::begin(&settings, &sites, Purpose::Look, console).await?;
+    let session = Session::begin(&settings, &[], Purpose::Look, console).await?;
     let opened = session.fleet.stored_bundle(&sites[0].name, &session.snapshot).await.map_err(|error| {
         let failure = Failure::from_look(&error);
         // With no configuration every name is a site, and so is that of a file that is not there.

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Place, Setting};
 use super::paths::Base;
-use crate::domain::policy::in_words;
+use crate::domain::time::in_words;
 
 /// A configuration file, or the absence of one: an empty text.
 #[derive(Debug)]

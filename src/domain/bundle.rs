@@ -8,6 +8,7 @@ use super::certificate::{Certificate, CertificateError};
 use super::identifier::Identifier;
 use super::pem;
 use super::private_key::{PrivateKey, PrivateKeyError};
+use super::time::rfc3339;
 
 /// More certificates than any real chain has: a bound on what a stranger can make us verify.
 const LONGEST_CHAIN: usize = 10;
@@ -176,10 +177,6 @@ impl Certificate {
 /// Certificates as PEM, one block after the other.
 pub fn certificates_pem(certificates: &[Certificate]) -> String {
     certificates.iter().map(|certificate| pem::encode("CERTIFICATE", certificate.der()).to_string()).collect()
-}
-
-fn rfc3339(time: &DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
 fn list(identifiers: &[Identifier]) -> String {

@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
 use super::certificate::Certificate;
 use super::identifier::Identifier;
 use super::policy;
+use super::time::{in_words, rfc3339};
 use super::trust::Trust;
 
 /// Everything about a chain that people ask for. As JSON, fields are only ever added.
@@ -141,8 +142,8 @@ impl Description {
         lines.extend([
             ("subject", or_none(std::slice::from_ref(&self.subject))),
             ("issuer", self.issuer.clone()),
-            ("valid from", rfc3339(self.not_before)),
-            ("valid to", format!("{} ({})", rfc3339(self.not_after), self.left())),
+            ("valid from", rfc3339(&self.not_before)),
+            ("valid to", format!("{} ({})", rfc3339(&self.not_after), self.left())),
             ("key", self.key.clone()),
             ("signature", self.signature.clone()),
             ("serial", self.serial.clone()),
@@ -155,7 +156,7 @@ impl Description {
     }
 
     fn left(&self) -> String {
-        let words = policy::in_words(std::time::Duration::from_secs(self.left_seconds.unsigned_abs()));
+        let words = in_words(std::time::Duration::from_secs(self.left_seconds.unsigned_abs()));
         if self.left_seconds < 0 { format!("{words} ago") } else { format!("in {words}") }
     }
 }
@@ -189,7 +190,7 @@ impl Link {
         let dates = if self.current {
             String::new()
         } else {
-            format!(", NOT valid now: {} to {}", rfc3339(self.not_before), rfc3339(self.not_after))
+            format!(", NOT valid now: {} to {}", rfc3339(&self.not_before), rfc3339(&self.not_after))
         };
         format!("{}: {joined}{dates}", or_none(std::slice::from_ref(&self.subject)))
     }
@@ -242,10 +243,6 @@ fn or_none(words: &[String]) -> String {
     if words.is_empty() { "(none)".to_owned() } else { words }
 }
 
-fn rfc3339(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Secs, true)
-}
-
 fn seconds<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&rfc3339(*time))
+    serializer.serialize_str(&rfc3339(time))
 }

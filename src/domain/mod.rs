@@ -17,4 +17,5 @@ pub mod private_key;
 pub mod record;
 pub mod site;
 pub mod supplied;
+pub mod time;
 pub mod trust;

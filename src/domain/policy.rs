@@ -11,6 +11,7 @@ use super::identifier::Identifier;
 use super::key_type::KeyType;
 use super::record::{IssuerClass, PassedOver};
 use super::site::{Method, Site};
+use super::time::in_words;
 
 /// A bundle with seven days left, or less, is due unless the configuration says otherwise.
 pub const DEFAULT_RENEW_BEFORE: Duration = Duration::from_secs(604_800);
@@ -188,14 +189,121 @@ impl fmt::Display for Due {
     }
 }
 
-/// A duration as people say it, in its largest fitting unit: "6 days", "53 hours", "119 seconds".
-pub fn in_words(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let (count, unit) = match seconds {
-        0..120 => (seconds, "second"),
-        120..7_200 => (seconds / 60, "minute"),
-        7_200..259_200 => (seconds / 3_600, "hour"),
-        _ => (seconds / 86_400, "day"),
-    };
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::site::SiteName;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(seconds, 0).expect("a time")
+    }
+
+    fn leaf(names: &[&str], days: u32) -> Certificate {
+        let mut params = rcgen::CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).expect("names");
+        params.not_before = time::OffsetDateTime::from_unix_timestamp(0).expect("a time");
+        params.not_after = params.not_before + DAY * days;
+        let key = rcgen::KeyPair::generate().expect("a key");
+        Certificate::from_der(params.self_signed(&key).expect("a certificate").der()).expect("a certificate")
+    }
+
+    fn site(names: &[&str], issuers: &[&str]) -> Site {
+        let name: SiteName = names[0].parse().expect("a name");
+        Site {
+            name,
+            identifiers: names.iter().map(|name| name.parse().expect("a name")).collect(),
+            method: Method::Automatic,
+            issuers: issuers.iter().map(ToString::to_string).collect(),
+            solver: None,
+            key_type: KeyType::EcdsaP256,
+            profile: None,
+            renew_before: DEFAULT_RENEW_BEFORE,
+        }
+    }
+
+    fn made_by<'a>(leaf: &'a Certificate, issuer: &'a str, class: IssuerClass) -> Candidate<'a> {
+        Candidate { leaf, issuer, class, profile: None, passed_over: &[] }
+    }
+
+    fn rule(candidate: Candidate<'_>, site: &Site, now: i64) -> Option<&'static str> {
+        due(candidate, site, at(now)).map(|due| due.rule())
+    }
+
+    #[test]
+    fn the_threshold_is_seven_days_but_never_much_of_a_short_life() {
+        for (lifetime_hours, threshold_hours) in [
+            (90 * 24, 7 * 24),  // Let's Encrypt's classic profile
+            (45 * 24, 7 * 24),  // its tlsserver profile: a third would be 15 days
+            (21 * 24, 7 * 24),  // exactly a third
+            (20 * 24, 160),     // a third
+            (10 * 24, 80),      // a third: ten days are not under ten days
+            (10 * 24 - 1, 119), // half, rounded down to hours
+            (160, 80),          // Let's Encrypt's shortlived profile: due every 80 hours, not every night
+            (1, 0),
+        ] {
+            let threshold = threshold(Duration::from_secs(lifetime_hours * 3_600), DEFAULT_RENEW_BEFORE);
+            assert_eq!(threshold.as_secs() / 3_600, threshold_hours, "{lifetime_hours} h");
+        }
+        assert_eq!(threshold(90 * DAY, DAY), DAY);
+    }
+
+    #[test]
+    fn due_at_exactly_604800_seconds_and_not_one_earlier() {
+        let (leaf, site) = (leaf(&["a.example"], 90), site(&["a.example"], &["ca"]));
+        let candidate = made_by(&leaf, "ca", IssuerClass::Acme);
+        let end = 90 * 86_400;
+        for (left, expected) in
+            [(604_801, None), (604_800, Some("expiry")), (604_799, Some("expiry")), (0, Some("expiry")), (-1, Some("expiry"))]
+        {
+            assert_eq!(rule(candidate, &site, end - left), expected, "{left} s left");
+        }
+    }
+
+    #[test]
+    fn identifiers_must_be_those_configured_but_a_person_may_supply_more() {
+        let leaf = leaf(&["a.example", "b.example"], 90);
+        let both = made_by(&leaf, "ca", IssuerClass::Acme);
+        let supplied = made_by(&leaf, MANUAL, IssuerClass::Manual);
+        for (names, by_ca, by_person) in [
+            (&["a.example", "b.example"][..], None, None),
+            (&["a.example"], Some("identifiers"), None),
+            (&["a.example", "b.example", "c.example"], Some("identifiers"), Some("identifiers")),
+        ] {
+            assert_eq!(rule(both, &site(names, &["ca"]), 1), by_ca, "{names:?}");
+            assert_eq!(rule(supplied, &site(names, &["ca"]), 1), by_person, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn key_type_issuer_and_profile_must_be_those_configured() {
+        let leaf = leaf(&["a.example"], 90);
+        let mut wanted = site(&["a.example"], &["ca", "second", "local-ca"]);
+        assert_eq!(rule(made_by(&leaf, "second", IssuerClass::Acme), &wanted, 1), None, "a second CA is as good, until it is due");
+        assert_eq!(rule(made_by(&leaf, "local-ca", IssuerClass::LocalCa), &wanted, 1), Some("issuer"), "a stopgap is not");
+        assert_eq!(rule(made_by(&leaf, "gone", IssuerClass::Acme), &wanted, 1), Some("issuer"));
+        wanted.profile = Some("shortlived".to_owned());
+        assert_eq!(rule(made_by(&leaf, "ca", IssuerClass::Acme), &wanted, 1), Some("profile"));
+        wanted.key_type = KeyType::Rsa2048;
+        assert_eq!(rule(made_by(&leaf, "ca", IssuerClass::Acme), &wanted, 1), Some("key-type"));
+        assert_eq!(rule(made_by(&leaf, MANUAL, IssuerClass::Manual), &wanted, 1), None, "a person's certificate is what it is");
+    }
+
+    #[test]
+    fn only_preferred_issuers_whose_time_has_come_are_asked_to_replace_a_stopgap() {
+        let leaf = leaf(&["a.example"], 90);
+        let wanted = site(&["a.example"], &["ca", "second", "self-signed"]);
+        let passed = |issuer: &str, retry_at| PassedOver { issuer: issuer.to_owned(), reason: String::new(), retry_at: at(retry_at) };
+        let passed_over = [passed("ca", 100), passed("second", 200)];
+        let stopgap = Candidate { passed_over: &passed_over, ..made_by(&leaf, "self-signed", IssuerClass::SelfSigned) };
+        for (now, expected) in [(99, &[][..]), (100, &["ca"]), (200, &["ca", "second"])] {
+            let why = due(stopgap, &wanted, at(now));
+            assert_eq!(why.is_some(), !expected.is_empty(), "at {now}");
+            if let Some(why) = why {
+                assert_eq!(issuers_to_ask(Some(stopgap), Some(&why), &wanted, at(now)), expected, "at {now}");
+            }
+        }
+        assert!(makes_do(stopgap, &wanted));
+        assert_eq!(issuers_to_ask(None, None, &wanted, at(0)), ["ca", "second", "self-signed"]);
+    }
 }

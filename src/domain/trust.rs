@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use thiserror::Error;
 use webpki::{EndEntityCert, KeyUsage};
 
 use super::certificate::{Certificate, CertificateError};
 use super::pem;
+use super::time::rfc3339;
 
 /// Whom a chain must lead to.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -163,8 +164,4 @@ fn explain(error: &webpki::Error, chain: &[Certificate], trusted: &str, now: Dat
 fn not_current(certificate: &Certificate, now: DateTime<Utc>) -> TrustError {
     let (subject, not_before, not_after) = (certificate.subject.clone(), certificate.not_before, certificate.not_after);
     TrustError::NotCurrent { subject, not_before, not_after, now }
-}
-
-fn rfc3339(time: &DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }

@@ -4,18 +4,16 @@ use std::time::Duration;
 
 use aws_lc_rs::rand;
 use chrono::{DateTime, Utc};
-use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, RsaKeySize, SanType,
-    SerialNumber,
-};
+use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SerialNumber};
 use thiserror::Error;
 use time::OffsetDateTime;
 
-use super::{IssueError, Request};
+use super::{IssueError, Request, new_key};
 use crate::domain::bundle::Bundle;
 use crate::domain::identifier::Identifier;
 use crate::domain::key_type::KeyType;
 use crate::domain::private_key::PrivateKey;
+use crate::system::error_chain::in_full;
 
 /// Certificates begin to be valid this long before they are made: clocks of clients are not all right. It comes on top of the
 /// lifetime, which is counted from now on.
@@ -53,22 +51,15 @@ pub enum SigningError {
 
 /// A new key. RSA takes up to a second of computing.
 pub fn generate_key(key_type: KeyType) -> Result<KeyPair, SigningError> {
-    let rsa = |size| KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size);
-    let key = match key_type {
-        KeyType::EcdsaP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
-        KeyType::EcdsaP384 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384),
-        KeyType::Rsa2048 => rsa(RsaKeySize::_2048),
-        KeyType::Rsa3072 => rsa(RsaKeySize::_3072),
-        KeyType::Rsa4096 => rsa(RsaKeySize::_4096),
-    };
-    key.map_err(|source| SigningError::Key { key_type, source })
+    new_key::key_pair(key_type).map_err(|source| SigningError::Key { key_type, source })
 }
 
 /// What a certificate for `request` says: a TLS server, no CA, the identifiers and nothing else, valid to `not_after`.
 pub(super) fn leaf_params(request: &Request, not_after: DateTime<Utc>) -> Result<CertificateParams, SigningError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = subject(&request.identifiers);
-    params.subject_alt_names = request.identifiers.iter().map(alternative_name).collect::<Result<_, _>>()?;
+    params.subject_alt_names =
+        request.identifiers.iter().map(new_key::alternative_name).collect::<Result<_, _>>().map_err(SigningError::Sign)?;
     params.serial_number = Some(random_serial()?);
     params.not_before = date(request.now - BACKDATE)?;
     params.not_after = date(not_after)?;
@@ -110,13 +101,6 @@ fn subject(identifiers: &[Identifier]) -> DistinguishedName {
     subject
 }
 
-fn alternative_name(identifier: &Identifier) -> Result<SanType, SigningError> {
-    match identifier {
-        Identifier::Ip(address) => Ok(SanType::IpAddress(*address)),
-        name => name.to_string().try_into().map(SanType::DnsName).map_err(SigningError::Sign),
-    }
-}
-
 /// RFC 5280 section 4.2.1.3: RSA keys may also carry the key exchange of old TLS clients.
 fn key_usages(key_type: KeyType) -> Vec<KeyUsagePurpose> {
     match key_type {
@@ -150,11 +134,10 @@ pub(super) async fn in_background(work: impl FnOnce() -> Result<Bundle, IssueErr
 
 /// Says why signing failed, with all its causes.
 pub(super) fn refused(error: &SigningError) -> IssueError {
-    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
     let hint = match error {
         SigningError::Date => "choose a shorter lifetime, or check the clock".to_owned(),
         SigningError::Key { .. } | SigningError::Random => "check that the system has a source of random numbers: /dev/urandom".to_owned(),
         SigningError::Sign(_) => "check the site's identifiers".to_owned(),
     };
-    IssueError::Refused { reason: format!("{error}{cause}"), hint, retry_after: None }
+    IssueError::Refused { reason: in_full(error), hint, retry_after: None }
 }

@@ -1,14 +1,13 @@
 //! A CA of one's own: for trying certfleet out, and for networks whose clients can be given a root.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
@@ -21,7 +20,9 @@ use crate::domain::certificate::{Certificate, hex};
 use crate::domain::key_type::KeyType;
 use crate::domain::pem;
 use crate::domain::private_key::{PrivateKey, PrivateKeyError};
+use crate::domain::time::rfc3339;
 use crate::system::error_chain::in_full;
+use crate::system::files::{self, FileError};
 
 /// The root's certificate: what browsers and `curl --cacert` are given.
 pub const ROOT_FILE: &str = "root.pem";
@@ -65,14 +66,15 @@ struct Signer {
 /// Why there is no local CA.
 #[derive(Debug, Error)]
 pub enum LocalCaError {
-    /// A file or directory could not be made, written or read.
-    #[error("{action} {} failed", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On what.
+    /// A file or directory could not be made or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
         path: PathBuf,
-        /// Why it failed.
+        /// Why.
         #[source]
         source: io::Error,
     },
@@ -119,28 +121,24 @@ impl LocalCa {
     /// with the same two files, and one that was killed in between is finished by the next.
     pub fn open_or_create(dir: &Path, options: &LocalCaOptions, now: DateTime<Utc>) -> Result<Self, LocalCaError> {
         let (root_path, key_path) = (dir.join(ROOT_FILE), dir.join(KEY_FILE));
-        let failed = |action, path: &Path| {
-            let path = path.to_owned();
-            move |source| LocalCaError::Io { action, path, source }
-        };
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("creating", dir))?;
+        files::create_dir_all(dir, files::SECRET_DIRECTORY)?;
         // Looked for before the key: another process makes the key first, so this order never takes its work for a loss.
         let had_root = root_path.exists();
-        let key_pem = match read(&key_path).map_err(failed("reading", &key_path))? {
+        let key_pem = match read(&key_path)? {
             Some(text) => text,
             None if had_root => return Err(LocalCaError::KeyMissing { root: root_path, key: key_path }),
             None => {
                 let key = leaf::generate_key(KeyType::EcdsaP256)?;
                 let text = pem::encode("PRIVATE KEY", key.serialized_der());
-                create_once(&key_path, text.as_bytes(), 0o600).map_err(failed("writing", &key_path))?
+                create_once(&key_path, text.as_bytes(), files::SECRET_FILE)?
             }
         };
         let key = PrivateKey::from_pem(&key_pem).map_err(|source| LocalCaError::Key { path: key_path.clone(), source })?;
-        let root_pem = if let Some(text) = read(&root_path).map_err(failed("reading", &root_path))? {
+        let root_pem = if let Some(text) = read(&root_path)? {
             text
         } else {
             let text = new_root(&key, options, now)?;
-            create_once(&root_path, text.as_bytes(), 0o644).map_err(failed("writing", &root_path))?
+            create_once(&root_path, text.as_bytes(), 0o644)?
         };
         let root = root_certificate(&root_pem).ok_or_else(|| LocalCaError::Root { path: root_path.clone() })?;
         if root.public() != key.public() {
@@ -161,8 +159,8 @@ impl LocalCa {
 
     fn check_root(&self, now: DateTime<Utc>) -> Result<(), IssueError> {
         let root = self.root();
-        let until = root.not_after.to_rfc3339_opts(SecondsFormat::Secs, true);
-        let from = root.not_before.to_rfc3339_opts(SecondsFormat::Secs, true);
+        let until = rfc3339(&root.not_after);
+        let from = rfc3339(&root.not_before);
         let (reason, hint) = if now < root.not_before {
             (format!("the root of the local CA is valid only from {from} on"), "check the datastore's clock and this machine's".to_owned())
         } else if root.not_after - now < LEAST_LEFT {
@@ -229,30 +227,19 @@ fn root_certificate(text: &str) -> Option<Certificate> {
     Certificate::from_der(&block.der).ok().filter(|root| root.is_ca && root.is_self_signed())
 }
 
-fn read(path: &Path) -> io::Result<Option<Zeroizing<String>>> {
+fn read(path: &Path) -> Result<Option<Zeroizing<String>>, LocalCaError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(Zeroizing::new(text))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+        Err(source) => Err(LocalCaError::Read { path: path.to_owned(), source }),
     }
 }
 
 /// Puts a complete file at `path` where there is none, durably, and returns what is there then: `content`, or what another process put
 /// there first.
-fn create_once(path: &Path, content: &[u8], mode: u32) -> io::Result<Zeroizing<String>> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".new-").permissions(fs::Permissions::from_mode(mode)).tempfile_in(dir)?;
-    file.write_all(content)?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
-    file.as_file().sync_all()?;
-    match file.persist_noclobber(path) {
-        Ok(_) => {}
-        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error.error),
-    }
-    // Also for the loser: it must not sign with a key whose name a power cut could still take away.
-    File::open(dir)?.sync_all()?;
-    fs::read_to_string(path).map(Zeroizing::new)
+fn create_once(path: &Path, content: &[u8], mode: u32) -> Result<Zeroizing<String>, LocalCaError> {
+    files::create(path, content, mode)?;
+    fs::read_to_string(path).map(Zeroizing::new).map_err(|source| LocalCaError::Read { path: path.to_owned(), source })
 }
 
 impl Default for LocalCaOptions {
@@ -271,7 +258,7 @@ impl LocalCaError {
     /// What a person can do about it.
     pub fn hint(&self) -> String {
         match self {
-            Self::Io { path, .. } => {
+            Self::File(FileError { path, .. }) | Self::Read { path, .. } => {
                 format!("check that {} can be read and written by this user, and that the disk is not full", path.display())
             }
             Self::KeyMissing { key, root } => {

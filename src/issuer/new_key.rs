@@ -28,13 +28,7 @@ pub enum NewKeyError {
 
 /// Makes a private key. An RSA key takes up to seconds of computing, which happens beside the other tasks.
 pub async fn generate(key_type: KeyType) -> Result<PrivateKey, NewKeyError> {
-    let making = move || match key_type {
-        KeyType::EcdsaP256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
-        KeyType::EcdsaP384 => KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384),
-        KeyType::Rsa2048 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048),
-        KeyType::Rsa3072 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_3072),
-        KeyType::Rsa4096 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_4096),
-    };
+    let making = move || key_pair(key_type);
     let made = match key_type {
         KeyType::EcdsaP256 | KeyType::EcdsaP384 => making(),
         KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => {
@@ -43,6 +37,17 @@ pub async fn generate(key_type: KeyType) -> Result<PrivateKey, NewKeyError> {
     };
     let pair = made.map_err(|error| NewKeyError::Generate(key_type, error))?;
     PrivateKey::from_pkcs8(pair.serialized_der()).map_err(NewKeyError::Unusable)
+}
+
+/// A new pair of keys, right here. RSA takes up to seconds of computing.
+pub(super) fn key_pair(key_type: KeyType) -> Result<KeyPair, rcgen::Error> {
+    match key_type {
+        KeyType::EcdsaP256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
+        KeyType::EcdsaP384 => KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384),
+        KeyType::Rsa2048 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048),
+        KeyType::Rsa3072 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_3072),
+        KeyType::Rsa4096 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_4096),
+    }
 }
 
 /// A certificate signing request, DER, for all of `identifiers` as subject alternative names. Its subject is empty: CAs ignore it at best,

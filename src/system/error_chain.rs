@@ -1,16 +1,17 @@
 //! Errors as people read them: what failed, then why, each told once.
 
-/// An error with all its causes, each told once.
-pub fn in_full(error: &dyn std::error::Error) -> String {
+use std::error::Error;
+
+/// An error with its causes. Libraries repeat a cause in the text of its effect: what was said already is left out.
+pub fn in_full(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
-    while let Some(error) = source {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
         }
-        source = error.source();
+        source = cause.source();
     }
     text
 }

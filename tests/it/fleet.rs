@@ -4,11 +4,18 @@ mod machine;
 
 use std::time::Duration;
 
+use certfleet::datastore::Datastore as _;
+use certfleet::domain::bundle::Bundle;
+use certfleet::domain::key_type::KeyType;
 use certfleet::domain::object_key::{Attempt, Generation, ObjectKey};
 use certfleet::domain::plan::{Intent, Source};
-use certfleet::domain::record::{self, BundleRecord, LeaseRecord, LeaseState};
+use certfleet::domain::record::{self, BundleRecord, IssuerClass, LeaseRecord, LeaseState};
+use certfleet::domain::trust::Trust;
 use certfleet::fleet::bundle_object;
+use certfleet::fleet::issuers::Anchors;
 use certfleet::fleet::report::Outcome;
+use certfleet::issuer::self_signed::SelfSigned;
+use certfleet::issuer::{Issuer as _, Request};
 use futures_util::future::join_all;
 
 use self::machine::{DAY, Loss, World, forced, site};
@@ -222,19 +229,7 @@ async fn a_holder_that_was_overtaken_discards_its_own_and_follows() {
             tokio::task::yield_now().await;
         }
         // While the first sits on its finished certificate, somebody publishes another one as the same generation.
-        let bundle = {
-            let own = certfleet::issuer::self_signed::SelfSigned::new(90 * DAY);
-            let request = certfleet::issuer::Request {
-                identifiers: site(&["ca"]).site.identifiers,
-                key_type: certfleet::domain::key_type::KeyType::EcdsaP256,
-                profile: None,
-                now: machine::start_time(),
-                unfinished: None,
-            };
-            certfleet::issuer::Issuer::issue(&own, &request, &NoLease).await.expect("a bundle")
-        };
-        let origin =
-            bundle_object::Origin { issuer: "ca".to_owned(), class: record::IssuerClass::Acme, profile: None, passed_over: Vec::new() };
+        let (bundle, origin) = strange_bundle().await;
         let name = site(&["ca"]).site.name;
         let object = bundle_object::compose(&world.seal(), &name, Generation(1), &bundle, &origin, &other.fleet.holder).expect("an object");
         world.overwrite(&bundle_key(1), object.to_vec()).await;
@@ -271,9 +266,49 @@ async fn a_lost_answer_is_neither_a_defeat_nor_a_victory() {
         let world = World::new();
         let machine = world.machine("build");
         world.store.lose(prefix, loss);
+        let started = tokio::time::Instant::now();
         assert_done(&machine.ensure(site(&["ca"])).await, Source::Issued, 1);
         assert_eq!(world.ca.issued(), 1, "{prefix} {loss:?}");
+        let attempts = world.store.inner.list("leases/", None).await.expect("a listing").entries.len();
+        assert_eq!(attempts, 1, "{prefix} {loss:?}: it took itself for somebody else");
+        assert!(started.elapsed() < Duration::from_secs(1), "{prefix} {loss:?}: it waited for itself");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_wins_a_lease_looks_again() {
+    let world = World::new();
+    let (first, second) = (world.machine("ws-1"), world.machine("ws-2"));
+    world.ca.exit.forget_permits(1_000);
+    tokio::select! {
+        _ = first.ensure(site(&["ca"])) => panic!("it waits at the exit"),
+        () = async { while world.ca.issued() == 0 { tokio::task::yield_now().await } } => {}
+    }
+    world.ca.exit.add_permits(1_000);
+    tokio::time::advance(Duration::from_secs(121)).await;
+    // The first, thought dead, publishes after the second has listed and before the second has its lease.
+    let (bundle, origin) = strange_bundle().await;
+    let name = site(&["ca"]).site.name;
+    let object = bundle_object::compose(&world.seal(), &name, Generation(1), &bundle, &origin, &first.fleet.holder).expect("an object");
+    world.store.precede("leases/", bundle_key(1), object.to_vec());
+    assert_done(&second.ensure(site(&["ca"])).await, Source::Datastore, 1);
+    assert_eq!(world.ca.asked(), 1, "nobody asked the CA again");
+    assert_eq!(lease(&world, 1, 2).await.state, LeaseState::Done);
+}
+
+/// A bundle that somebody else had issued.
+async fn strange_bundle() -> (Bundle, bundle_object::Origin) {
+    let own = SelfSigned::new(90 * DAY);
+    let request = Request {
+        identifiers: site(&["ca"]).site.identifiers,
+        key_type: KeyType::EcdsaP256,
+        profile: None,
+        now: machine::start_time(),
+        unfinished: None,
+    };
+    let bundle = own.issue(&request, &NoLease).await.expect("a bundle");
+    let origin = bundle_object::Origin { issuer: "ca".to_owned(), class: IssuerClass::Acme, profile: None, passed_over: Vec::new() };
+    (bundle, origin)
 }
 
 #[tokio::test(start_paused = true)]
@@ -351,6 +386,29 @@ async fn local_files_that_do_not_fit_each_other_are_refused_and_said() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn chains_must_lead_to_the_roots_of_their_issuer_and_are_not_lost_when_they_do_not() {
+    let world = World::new();
+    let strict = world.machine_trusting("build", &Anchors::Given(Trust::web()));
+    let report = strict.ensure(site(&["ca"])).await;
+    assert_eq!((report.outcome, world.ca.issued()), (Outcome::Failed, 1));
+    let what = report.problem.expect("a problem").what;
+    assert!(what.contains("what it issued is not trusted") && what.contains("does not lead to a public root"), "{what}");
+
+    // The configuration is corrected: what was issued is fetched again, not issued again.
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert_done(&world.machine("corrected").ensure(site(&["ca"])).await, Source::Issued, 1);
+    assert_eq!((world.ca.issued(), world.ca.asked()), (1, 2));
+
+    // Nor does a strict machine take it from the datastore, or from its own files.
+    let local = strict.ensure(site(&["ca"])).await;
+    assert!(
+        local.refused[0].1.contains("bundles/www.example.test/0000000001: the chain does not lead to a public root"),
+        "{:?}",
+        local.refused
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stopgap_is_replaced_as_soon_as_the_preferred_issuer_delivers() {
     let world = World::new();
     let machine = world.machine("build");
@@ -416,8 +474,15 @@ async fn a_changed_configuration_makes_a_new_order_and_force_a_new_bundle() {
 async fn ten_forced_runs_at_once_make_one_new_bundle() {
     let world = World::new();
     let machines: Vec<_> = (0..10).map(|number| world.machine(&format!("ws-{number}"))).collect();
-    machines[0].ensure(site(&["ca"])).await;
-    let reports = join_all(machines.iter().map(|machine| machine.ensure(forced(site(&["ca"]))))).await;
+    assert_done(&machines[0].ensure(site(&["ca"])).await, Source::Issued, 1);
+    world.ca.arrived.forget_permits(1);
+    // Held at the gate until all have listed: whoever comes later asks for another new one, and gets it.
+    world.ca.gate.forget_permits(1_000);
+    let open = async {
+        world.ca.arrived.acquire().await.expect("never closed").forget();
+        world.ca.gate.add_permits(1_000);
+    };
+    let (reports, ()) = tokio::join!(join_all(machines.iter().map(|machine| machine.ensure(forced(site(&["ca"]))))), open);
     assert!(reports.iter().all(|report| report.outcome == Outcome::Done));
     assert_eq!(world.ca.issued(), 2);
 }

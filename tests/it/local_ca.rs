@@ -219,7 +219,7 @@ fn half_a_ca_is_healed_or_named() {
     assert!(matches!(opened(&shop), LocalCaError::Root { .. }));
     shop.write("file", "");
     let error = LocalCa::open_or_create(&shop.path("file/ca"), &LocalCaOptions::default(), now()).expect_err("no directory");
-    assert!(matches!(&error, LocalCaError::Io { path, .. } if path.ends_with("file/ca")), "{error:?}");
+    assert!(matches!(&error, LocalCaError::File(error) if error.path.ends_with("file/ca")), "{error:?}");
 }
 
 #[tokio::test]

@@ -1,12 +1,13 @@
 //! Why supplied material is refused.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use thiserror::Error;
 
 use super::{Foreign, ForeignKind, FoundCertificate, FoundKey, Material, Place, key};
 use crate::domain::bundle::BundleError;
 use crate::domain::identifier::Identifier;
 use crate::domain::private_key::PrivateKeyError;
+use crate::domain::time::rfc3339;
 use crate::domain::trust::TrustError;
 
 /// Why supplied material makes no bundle. Key bytes are never part of it.
@@ -272,10 +273,6 @@ fn names(materials: &[Material<'_>]) -> String {
     let mut names: Vec<_> = materials.iter().map(|material| material.name).collect();
     names.dedup();
     if names.is_empty() { "what was given".to_owned() } else { names.join(" and ") }
-}
-
-fn rfc3339(time: &DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 fn list(identifiers: &[Identifier]) -> String {

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::issuer::IssueError;
+use crate::system::error_chain::in_full;
 use crate::system::text::printable;
 
 /// What every ACME error type begins with (RFC 8555 section 6.7).
@@ -281,16 +282,7 @@ fn certificate_problem<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a ru
     None
 }
 
-/// An error with its causes. Libraries repeat a cause in the text of its effect: what was said already is left out.
+/// An error with its causes, on one line: strangers' text is in it.
 pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = printable(&error.to_string());
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let said = printable(&cause.to_string());
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        next = cause.source();
-    }
-    text
+    printable(&in_full(error))
 }

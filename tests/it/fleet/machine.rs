@@ -112,6 +112,7 @@ impl Issuer for TestCa {
 pub struct Lossy {
     pub inner: Arc<MemoryDatastore>,
     faults: Mutex<Vec<(&'static str, Loss)>>,
+    intruders: Mutex<Vec<(&'static str, ObjectKey, Vec<u8>)>>,
     pub calls: Mutex<Vec<String>>,
 }
 
@@ -124,12 +125,22 @@ pub enum Loss {
 
 impl Lossy {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { inner: Arc::new(MemoryDatastore::new(start_time())), faults: Mutex::default(), calls: Mutex::default() })
+        Arc::new(Self {
+            inner: Arc::new(MemoryDatastore::new(start_time())),
+            faults: Mutex::default(),
+            intruders: Mutex::default(),
+            calls: Mutex::default(),
+        })
     }
 
     /// Loses the next put to a key that begins with `prefix`.
     pub fn lose(&self, prefix: &'static str, loss: Loss) {
         self.faults.lock().expect("no panic").push((prefix, loss));
+    }
+
+    /// Right before the next put to a key that begins with `prefix`, somebody else stores an object.
+    pub fn precede(&self, prefix: &'static str, key: ObjectKey, body: Vec<u8>) {
+        self.intruders.lock().expect("no panic").push((prefix, key, body));
     }
 
     fn called(&self, what: &str, key: &str) {
@@ -155,6 +166,14 @@ impl Datastore for Lossy {
 
     async fn put(&self, key: &ObjectKey, body: bytes::Bytes, mode: PutMode) -> Result<Put, DatastoreError> {
         self.called("put", key.as_str());
+        let intruder = {
+            let mut intruders = self.intruders.lock().expect("no panic");
+            let at = intruders.iter().position(|(prefix, ..)| key.as_str().starts_with(prefix));
+            at.map(|at| intruders.remove(at))
+        };
+        if let Some((_, key, body)) = intruder {
+            self.inner.put(&key, body.into(), PutMode::Create).await?;
+        }
         let fault = {
             let mut faults = self.faults.lock().expect("no panic");
             let at = faults.iter().position(|(prefix, _)| key.as_str().starts_with(prefix));
@@ -213,8 +232,13 @@ impl World {
 
     /// A machine that nobody has used yet.
     pub fn machine(&self, node: &str) -> Machine {
+        self.machine_trusting(node, &Anchors::OwnLeaf)
+    }
+
+    /// The same, with other roots that the CA's chains must lead to.
+    pub fn machine_trusting(&self, node: &str, anchors: &Anchors) -> Machine {
         let directory = tempfile::tempdir().expect("a directory");
-        let named = |class, ca: &Arc<TestCa>| NamedIssuer { class, anchors: Anchors::OwnLeaf, issuer: Arc::clone(ca) as Arc<dyn Issuer> };
+        let named = |class, ca: &Arc<TestCa>| NamedIssuer { class, anchors: anchors.clone(), issuer: Arc::clone(ca) as Arc<dyn Issuer> };
         let mut issuers = Issuers::default();
         issuers.add(&site(&[]).site, "ca", named(IssuerClass::Acme, &self.ca));
         issuers.add(&site(&[]).site, "spare", named(IssuerClass::SelfSigned, &self.spare));
