@@ -16,7 +16,8 @@ use crate::domain::plan::Intent;
 use crate::domain::site::{Method, Site};
 use crate::domain::time::rfc3339;
 use crate::fleet::gather::SiteWanted;
-use crate::fleet::report::SiteReport;
+use crate::fleet::progress::Progress as _;
+use crate::fleet::report::{Outcome, Problem, SiteReport};
 use crate::fleet::snapshot::Snapshot;
 use crate::issuer::local_ca;
 use crate::system::text::printable;
@@ -40,10 +41,11 @@ pub(super) async fn run(arguments: &Arguments, options: &Ensure, console: &Arc<C
     let session = Session::begin(&settings, &sites, Purpose::Work, console).await?;
     let mut wanted = wanted(options, sites.clone());
     if let (Some(materials), Some(site)) = (&materials, single) {
-        wanted[0].supplied = Some(supplied::accept(materials, site, session.snapshot.clock().now(), console)?);
+        let accepted = supplied::accept(materials, site, session.snapshot.clock().now(), console);
+        wanted[0].supplied = Some(accepted.map_err(|failure| failure.about(&site.name))?);
     }
     let mut reports = session.fleet.ensure(&wanted, &session.snapshot).await;
-    ask_for_what_is_missing(&session, &sites, &mut reports, console).await?;
+    ask_for_what_is_missing(&session, &sites, &mut reports, console).await;
     Ok(answer(arguments, &settings, &session.snapshot, &reports, console))
 }
 
@@ -58,13 +60,20 @@ pub(super) fn answer(arguments: &Arguments, settings: &Settings, snapshot: &Snap
     }
     for report in reports {
         let Some(problem) = &report.problem else { continue };
+        if report.in_place.is_none() {
+            // The answer for people lists what was passed over only beside what was taken instead.
+            report
+                .refused
+                .iter()
+                .for_each(|(source, reason)| console.warning(&format!("{}: passed over the {source}: {reason}", report.site)));
+        }
         let mut what = format!("{}: {}", report.site, printable(&problem.what));
         if let Some(in_place) = &report.in_place {
             let until = rfc3339(&in_place.leaf.not_after);
             let _ = write!(what, "; generation {} is in place and valid until {until}", in_place.generation);
         }
-        let again = problem.retry_at.map(|time| format!(" (not before {})", rfc3339(&time))).unwrap_or_default();
-        console.error(&what, &format!("{}{again}", problem.hint));
+        let again = problem.retry_at.map(|time| format!("; it is tried again by itself from {} on", rfc3339(&time)));
+        console.error(&what, &format!("{}{}", problem.hint, again.unwrap_or_default()));
     }
     rendering::exit(reports)
 }
@@ -96,22 +105,27 @@ async fn dry_run(
 }
 
 /// Manual sites without a certificate that serves: on a terminal, a person can paste it right here.
-async fn ask_for_what_is_missing(
-    session: &Session,
-    sites: &[Site],
-    reports: &mut [SiteReport],
-    console: &Arc<Console>,
-) -> Result<(), Failure> {
+async fn ask_for_what_is_missing(session: &Session, sites: &[Site], reports: &mut [SiteReport], console: &Arc<Console>) {
     for (site, report) in sites.iter().zip(reports) {
         if site.method == Method::Automatic || report.problem.is_none() || !supplied::can_ask() {
             continue;
         }
-        let materials = supplied::ask(site, console)?;
-        let bundle = supplied::accept(&materials, site, session.snapshot.clock().now(), console)?;
+        let now = session.snapshot.clock().now();
+        let bundle = match supplied::ask(site, console).and_then(|materials| supplied::accept(&materials, site, now, console)) {
+            Ok(bundle) => bundle,
+            // What became of the other sites is told all the same.
+            Err(Failure { what, hint, exit }) => {
+                report.problem = Some(Problem { what, hint, retry_at: None });
+                if exit == Exit::Temporary {
+                    report.outcome = report.outcome.min(Outcome::Temporary);
+                    return;
+                }
+                continue;
+            }
+        };
         let wanted = SiteWanted { site: site.clone(), intent: Intent::IfDue, supplied: Some(bundle) };
         if let Some(settled) = session.fleet.ensure(&[wanted], &session.snapshot).await.pop() {
             *report = settled;
         }
     }
-    Ok(())
 }

@@ -3,12 +3,15 @@
 use super::exit::Exit;
 use crate::config::ConfigError;
 use crate::datastore::{DatastoreError, FailureKind};
+use crate::domain::record::RecordError;
+use crate::domain::site::SiteName;
+use crate::fleet::bundle_object::OpenError;
 use crate::fleet::first_use::FirstUseError;
 use crate::fleet::identity::IdentityError;
 use crate::fleet::look::LookError;
 use crate::fleet::place::PlaceError;
 use crate::system::error_chain::in_full;
-use crate::system::files::FileError;
+use crate::system::files::{self, FileError};
 use crate::system::lock::LockError;
 
 /// The end of a run.
@@ -32,9 +35,19 @@ impl Failure {
     pub(super) fn from_look(error: &LookError) -> Self {
         match error {
             LookError::Datastore(error) => Self::of_store(error),
-            LookError::Absent(site) => Self::new(error, format!("`certfleet ensure {site}` makes one"), Exit::Failed),
-            LookError::Unusable { .. } => Self::new(error, "`certfleet ensure` passes it over and makes the next generation", Exit::Failed),
+            LookError::Absent(site) => Self::new(error, format!("`certfleet ensure {}` makes one", site.in_shell()), Exit::Failed),
+            LookError::Unusable { source: OpenError::Record(RecordError::Newer { .. }), .. } => {
+                Self::new(error, "another machine of the fleet has a newer certfleet: update this one", Exit::Failed)
+            }
+            LookError::Unusable { .. } => {
+                Self::new(error, "`certfleet ensure` passes it over, and publishes the next generation", Exit::Failed)
+            }
         }
+    }
+
+    /// The same, of one site among several.
+    pub(super) fn about(self, site: &SiteName) -> Self {
+        Self { what: format!("{site}: {}", self.what), ..self }
     }
 
     fn of_store(error: &DatastoreError) -> Self {
@@ -72,7 +85,7 @@ impl From<IdentityError> for Failure {
 
 impl From<FileError> for Failure {
     fn from(error: FileError) -> Self {
-        Self::new(&error, "check the free space, the owner and the mode of its directory; what was there is as it was", Exit::Failed)
+        Self::new(&error, error.hint(), Exit::Failed)
     }
 }
 
@@ -101,8 +114,8 @@ impl From<PlaceError> for Failure {
             PlaceError::Lock(LockError::Held { .. }) => {
                 Self::new(&error, "another certfleet is at work here: try again when it has ended", Exit::Temporary)
             }
-            PlaceError::Lock(_) | PlaceError::Read { .. } => {
-                Self::new(&error, "check the owner and the mode of that directory", Exit::Failed)
+            PlaceError::Lock(LockError::Unusable { ref path, ref source }) | PlaceError::Read { ref path, ref source } => {
+                Self::new(&error, files::hint(path, source.kind()), Exit::Failed)
             }
         }
     }

@@ -24,12 +24,13 @@ pub(super) async fn run(arguments: &Arguments, options: &Import, console: &Arc<C
         Some(materials) => materials,
         None if supplied::can_ask() => supplied::ask(&site, console)?,
         None => {
-            let hint = format!("certfleet import {} --fullchain FILE --privkey FILE", site.name);
+            let hint = format!("certfleet import {} --fullchain FILE --privkey FILE", site.name.in_shell());
             return Err(Failure::usage("there is no certificate to import, and no terminal to ask at", hint));
         }
     };
     let session = Session::begin(&settings, std::slice::from_ref(&site), Purpose::Work, console).await?;
-    let bundle = supplied::accept(&materials, &site, session.snapshot.clock().now(), console)?;
+    let accepted = supplied::accept(&materials, &site, session.snapshot.clock().now(), console);
+    let bundle = accepted.map_err(|failure| failure.about(&site.name))?;
     let wanted = SiteWanted { site, intent: Intent::IfDue, supplied: Some(bundle) };
     let reports = session.fleet.ensure(&[wanted], &session.snapshot).await;
     Ok(ensure::answer(arguments, &settings, &session.snapshot, &reports, console))

@@ -1,29 +1,70 @@
-//! A paste on a terminal: chain and key in any order, ended by a line with a dot. Nothing is echoed, because one part is a secret.
+//! Questions on a terminal: a paste of chain and key in any order, and passwords. Nothing is echoed, because it is secret.
+//!
+//! While a question waits, Ctrl-C is a character like any other, which ends it with [`io::ErrorKind::Interrupted`]: the signal would end
+//! the program with the terminal left silent.
 
-use std::io::{self, BufRead as _, Write as _};
+use std::io::{self, BufRead, Write as _};
 
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
-/// More lines than any chain with its key has.
-const MOST_LINES: usize = 2_000;
+/// More than any chain with its key has.
+const LONGEST_PASTE_BYTES: usize = 1 << 20;
 
-/// Asks, and reads until a line with a single dot, or Ctrl-D.
-pub(super) fn read(site: &str) -> io::Result<Zeroizing<String>> {
+/// What a terminal sends for Ctrl-C.
+const CTRL_C: u8 = 3;
+
+/// Asks for chain and key, and reads until a line with a single dot, or Ctrl-D.
+pub(super) fn read(site: &str) -> io::Result<Zeroizing<Vec<u8>>> {
+    // Before the question: whoever answers at once is not shown either.
+    let _silent = Silence::begin()?;
     let mut stderr = io::stderr();
     writeln!(stderr, "Paste the certificate chain and the private key for {site}, in any order.")?;
-    writeln!(stderr, "Nothing is shown. End with a line that holds a single dot.")?;
-    let _silent = Silence::begin()?;
-    let mut text = Zeroizing::new(String::new());
-    for line in io::stdin().lock().lines().take(MOST_LINES) {
-        let line = Zeroizing::new(line?);
-        if line.trim() == "." {
+    writeln!(stderr, "Nothing is shown. End with a line that holds a single dot; Ctrl-C gives up.")?;
+    lines_until_dot(&mut io::stdin().lock())
+}
+
+/// Asks for the password of a private key.
+pub(super) fn password() -> io::Result<Zeroizing<String>> {
+    let silent = Silence::begin()?;
+    write!(io::stderr(), "password of the private key (nothing is shown): ")?;
+    let line = line(&mut io::stdin().lock());
+    drop(silent);
+    // The line end of whoever typed was not shown either.
+    writeln!(io::stderr())?;
+    let line = line?;
+    let text = std::str::from_utf8(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+fn lines_until_dot(input: &mut impl BufRead) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut text = Zeroizing::new(Vec::new());
+    while text.len() < LONGEST_PASTE_BYTES {
+        let line = line(input)?;
+        if line.is_empty() || line.trim_ascii() == b"." {
             break;
         }
-        text.push_str(&line);
-        text.push('\n');
+        text.extend_from_slice(&line);
     }
     Ok(text)
+}
+
+/// The next line with its end; nothing where the input ends.
+fn line(input: &mut impl BufRead) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut line = Zeroizing::new(Vec::new());
+    loop {
+        let piece = input.fill_buf()?;
+        let end = piece.iter().position(|byte| matches!(*byte, b'\n' | CTRL_C));
+        let taken = end.map_or(piece.len(), |end| end + 1);
+        line.extend_from_slice(&piece[..taken]);
+        input.consume(taken);
+        if line.ends_with(&[CTRL_C]) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        if end.is_some() || taken == 0 || line.len() > LONGEST_PASTE_BYTES {
+            return Ok(line);
+        }
+    }
 }
 
 /// The terminal without its echo, until this is dropped.
@@ -35,7 +76,9 @@ impl Silence {
     fn begin() -> io::Result<Self> {
         let before = tcgetattr(io::stdin())?;
         let mut silent = before.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
+        silent.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG);
+        // Handed over at once, and not with the line that it stands in.
+        silent.special_codes[SpecialCodeIndex::VEOL] = CTRL_C;
         tcsetattr(io::stdin(), OptionalActions::Now, &silent)?;
         Ok(Self { before })
     }

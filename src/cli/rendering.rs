@@ -153,7 +153,7 @@ pub(super) fn people(reports: &[SiteReport], now: DateTime<Utc>, local_ca_root: 
         );
         let _ = writeln!(text, "  files   {}/{{fullchain,cert,chain,privkey}}.pem", in_place.directory.display());
         let _ = writeln!(text, "  object  {}", in_place.object);
-        let _ = writeln!(text, "  look    certfleet show {}", report.site);
+        let _ = writeln!(text, "  look    certfleet show {}", report.site.in_shell());
         if in_place.class == IssuerClass::LocalCa {
             let _ = writeln!(text, "  trust   {} is the root to install in clients", local_ca_root.display());
         }

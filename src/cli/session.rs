@@ -46,12 +46,17 @@ impl Session {
         let seal_cell = Arc::new(OnceLock::new());
         let issuers = assemble::issuers(settings, sites, &store, &seal_cell)?;
         let wanted = assemble::seal_wanted(settings)?;
-        let interrupt = interrupt(console)?;
-        let place = match purpose {
-            Purpose::Look => None,
+        let (interrupt, place) = match purpose {
+            // Whoever only looks has nothing to clean up: Ctrl-C ends it as it ends any program.
+            Purpose::Look => (CancellationToken::new(), None),
             Purpose::Work => {
+                let interrupt = interrupt(console)?;
                 let waiting = |holder: &str| console.note(&format!("process {holder} is at work here: waiting for it to end"));
-                Some(Place::take(assemble::place_directory(settings), PATIENCE, waiting).await?)
+                let place = tokio::select! {
+                    place = Place::take(assemble::place_directory(settings), PATIENCE, waiting) => place?,
+                    () = interrupt.cancelled() => return Err(interrupted()),
+                };
+                (interrupt, Some(place))
             }
         };
         let (snapshot, known) = tokio::join!(Snapshot::take(&*store), first_use::known(&*store, &wanted));
@@ -77,6 +82,10 @@ impl Session {
         }
         Ok(Self { fleet, snapshot, _place: place })
     }
+}
+
+fn interrupted() -> Failure {
+    Failure { what: "interrupted".to_owned(), hint: "nothing was done: run the same command again".to_owned(), exit: Exit::Temporary }
 }
 
 /// A token that Ctrl-C and SIGTERM cancel. A second one ends the program at once.

@@ -14,10 +14,13 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::rendering;
 use super::session::{Purpose, Session};
+use super::supplied;
 use crate::domain::certificate::Certificate;
 use crate::domain::description::Description;
 use crate::domain::identifier::Identifier;
+use crate::domain::site::SiteName;
 use crate::domain::supplied::certificates_in;
+use crate::fleet::look::LookError;
 use crate::system::error_chain::in_full;
 use crate::system::text::printable;
 use crate::target::handshake::presented_chain;
@@ -28,7 +31,7 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Describes what was named: a file where there is one, else a server's address where it has a port, else a site.
 pub(super) async fn run(arguments: &Arguments, options: &Show, console: &Arc<Console>) -> Result<Exit, Failure> {
     let subject = options.subject.as_str();
-    let (chain, wanted) = if Path::new(subject).is_file() {
+    let (chain, wanted) = if Path::new(subject).exists() && !Path::new(subject).is_dir() {
         (of_file(subject)?, Vec::new())
     } else if let Some(host) = host_of(subject) {
         of_server(subject, host).await?
@@ -52,11 +55,7 @@ pub(super) async fn run(arguments: &Arguments, options: &Show, console: &Arc<Con
 }
 
 fn of_file(path: &str) -> Result<Vec<Certificate>, Failure> {
-    let bytes = std::fs::read(path).map_err(|error| Failure {
-        what: format!("cannot read {path}: {error}"),
-        hint: "check who may read it".to_owned(),
-        exit: Exit::Failed,
-    })?;
+    let bytes = supplied::contents(Path::new(path))?;
     certificates_in(path, &bytes).map_err(|error| Failure::new(&error, error.hint(), Exit::Failed))
 }
 
@@ -71,10 +70,24 @@ async fn of_server(address: &str, host: &str) -> Result<(Vec<Certificate>, Vec<I
 }
 
 async fn of_site(arguments: &Arguments, site: &str, console: &Arc<Console>) -> Result<(Vec<Certificate>, Vec<Identifier>), Failure> {
+    // What cannot be a site was meant to be something else.
+    site.parse::<SiteName>().map_err(|_| {
+        if Path::new(site).is_dir() {
+            return Failure::usage(format!("{site} is a directory"), "name a file in it, such as fullchain.pem");
+        }
+        let what = format!("there is no file {site:?}, and it is neither a site nor HOST:PORT");
+        Failure::usage(what, "check the file's name; servers are written www.example.com:443, or [2001:db8::1]:443")
+    })?;
     let settings = assemble::settings(arguments.config.as_deref())?;
     let sites = settings.select(&[site.to_owned()])?;
     let session = Session::begin(&settings, &[], Purpose::Look, console).await?;
-    let opened = session.fleet.stored_bundle(&sites[0].name, &session.snapshot).await.map_err(|error| Failure::from_look(&error))?;
+    let opened = session.fleet.stored_bundle(&sites[0].name, &session.snapshot).await.map_err(|error| {
+        let failure = Failure::from_look(&error);
+        // With no configuration every name is a site, and so is that of a file that is not there.
+        let what =
+            if matches!(error, LookError::Absent(_)) { format!("{}, and there is no file {site:?}", failure.what) } else { failure.what };
+        Failure { what, ..failure }
+    })?;
     Ok((opened.bundle.chain().to_vec(), sites[0].identifiers.clone()))
 }
 

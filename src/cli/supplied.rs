@@ -55,10 +55,8 @@ pub(super) fn can_ask() -> bool {
 /// Asks for a paste of chain and key.
 pub(super) fn ask(site: &Site, console: &Console) -> Result<Materials, Failure> {
     console.finish_steps();
-    let text = paste::read(&site.name.to_string())
-        .map_err(|error| Failure::new(&error, "use --fullchain and --privkey with files instead", Exit::Failed))?;
-    let bytes = Zeroizing::new(text.as_bytes().to_vec());
-    Ok(Materials { pieces: vec![("the paste".to_owned(), bytes, GivenAs::Either)], password: None })
+    let text = paste::read(&site.name.to_string()).map_err(|error| unasked(&error, "use --fullchain and --privkey with files instead"))?;
+    Ok(Materials { pieces: vec![("the paste".to_owned(), text, GivenAs::Either)], password: None })
 }
 
 /// Judges what was handed over: a proven bundle for the site, or what is wrong with it. Everything that was put right is said.
@@ -68,13 +66,13 @@ pub(super) fn accept(materials: &Materials, site: &Site, now: DateTime<Utc>, con
     let mut judged = judge(materials.password.as_ref().map(|password| password.as_str()));
     if judged.as_ref().is_err_and(SuppliedError::wants_password) && can_ask() {
         console.finish_steps();
-        let password = rpassword::prompt_password("password of the private key: ").map(Zeroizing::new);
-        let password = password.map_err(|error| Failure::new(&error, "use --password-file instead", Exit::Failed))?;
+        let password = paste::password().map_err(|error| unasked(&error, "use --password-file instead"))?;
         judged = judge(Some(&password));
     }
     let accepted = judged.map_err(|error| {
-        let what = format!("{}: the certificate was refused: {}", site.name, in_full(&error));
-        Failure { what, hint: error.hint(), exit: Exit::Failed }
+        let what = format!("the certificate was refused: {}", in_full(&error));
+        let how = if matches!(error, SuppliedError::PasswordMissing(_)) { ": --password-file FILE" } else { "" };
+        Failure { what, hint: error.hint() + how, exit: Exit::Failed }
     })?;
     for note in &accepted.notes {
         console.note(&note.to_string());
@@ -83,8 +81,16 @@ pub(super) fn accept(materials: &Materials, site: &Site, now: DateTime<Utc>, con
 }
 
 fn piece(path: &Path, given_as: GivenAs) -> Result<(String, Zeroizing<Vec<u8>>, GivenAs), Failure> {
+    Ok((name(path), contents(path)?, given_as))
+}
+
+fn name(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
+}
+
+/// All of a file that holds certificates, keys or a password, or of standard input where it is called `-`.
+pub(super) fn contents(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let mut bytes = Zeroizing::new(Vec::new());
-    let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
     let read = if path == Path::new("-") {
         io::stdin().lock().take(LARGEST_FILE_BYTES + 1).read_to_end(&mut bytes)
     } else {
@@ -92,9 +98,20 @@ fn piece(path: &Path, given_as: GivenAs) -> Result<(String, Zeroizing<Vec<u8>>, 
     };
     read.map_err(|error| unreadable(path, &error))?;
     if bytes.len() as u64 > LARGEST_FILE_BYTES {
-        return Err(Failure::usage(format!("{name} is larger than any certificate or key"), "check the file's name"));
+        return Err(Failure::usage(format!("{} is larger than any certificate or key", name(path)), "check the file's name"));
     }
-    Ok((name, bytes, given_as))
+    if bytes.is_empty() {
+        return Err(Failure::usage(format!("{} is empty", name(path)), "check the file's name, and whatever was to write it"));
+    }
+    Ok(bytes)
+}
+
+/// A question that brought no answer.
+fn unasked(error: &io::Error, instead: &str) -> Failure {
+    if error.kind() == io::ErrorKind::Interrupted {
+        return Failure { what: "interrupted: nothing of it was kept".to_owned(), hint: instead.to_owned(), exit: Exit::Temporary };
+    }
+    Failure::new(error, instead, Exit::Failed)
 }
 
 fn unreadable(path: &Path, error: &dyn std::error::Error) -> Failure {

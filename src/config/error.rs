@@ -140,23 +140,6 @@ pub enum ConfigError {
         #[source]
         source: Option<io::Error>,
     },
-    /// An identity file that is there, but cannot be read.
-    #[error("cannot read the identity {}", path.display())]
-    IdentityUnreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// An identity file that others may read.
-    #[error("the identity {} may be read by others (mode {mode:04o})", path.display())]
-    IdentityExposed {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
     /// Sites are asked for, but there are none.
     #[error("no site is configured")]
     NoSites {
@@ -202,10 +185,6 @@ impl ConfigError {
                 r#"write { env = "NAME" }, { file = "PATH" } or { command = ["prog", "arg"] }, and change a secret that others may have read"#.to_owned()
             }
             Self::MissingKey { hint, .. } | Self::WrongType { hint, .. } | Self::Rejected { hint, .. } | Self::Secret { hint, .. } => hint.clone(),
-            Self::IdentityExposed { path, .. } => {
-                format!("`chmod 600 {}`; whoever read it can open every private key in the datastore", path.display())
-            }
-            Self::IdentityUnreadable { .. } => "check who owns it: certfleet must run as that user".to_owned(),
             Self::NoSites { path: Some(path) } => format!("add [[site]] with name = \"www.example.com\" to {}", path.display()),
             Self::NoSites { path: None } => "name one (`certfleet ensure www.example.com`), or write a certfleet.toml (`certfleet init`)".to_owned(),
             Self::NoStaging { issuer, .. } => {

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -112,28 +111,6 @@ impl Secret {
 
     fn failed(&self, why: String, hint: String, source: Option<io::Error>) -> ConfigError {
         ConfigError::Secret { at: self.at.clone().into(), why, hint, source }
-    }
-}
-
-impl IdentitySource {
-    /// The identity's text, or `None` where its file does not exist yet. A file that others than its owner may read is refused,
-    /// as ssh refuses such keys: it opens every sealed private key of the fleet.
-    pub fn read(&self, environment: Environment<'_>) -> Result<Option<Zeroizing<String>>, ConfigError> {
-        let path = match self {
-            Self::Secret(secret) => return secret.resolve(environment).map(Some),
-            Self::File(path) => path,
-        };
-        let unreadable = |source| ConfigError::IdentityUnreadable { path: path.clone(), source };
-        let file = match fs::File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(unreadable(error)),
-        };
-        let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(ConfigError::IdentityExposed { path: path.clone(), mode });
-        }
-        bounded_text(file).map(Some).map_err(unreadable)
     }
 }
 

@@ -68,7 +68,7 @@ pub struct Listing {
 pub struct Entry {
     /// Its key, without the datastore's own prefix.
     pub key: ObjectKey,
-    /// Changes when the content does.
+    /// Changes when the content does; empty where the store does not list it.
     pub etag: String,
     /// Its length.
     pub size_bytes: u64,

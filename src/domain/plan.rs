@@ -152,8 +152,10 @@ fn action(evidence: &Evidence) -> Action {
             if evidence.stored.fresh().is_some() {
                 return Action::Keep(evidence.highest);
             }
-            // The fleet never goes back to a bundle that ends sooner than the one it has.
-            let gains = |found: &Usable| stored.is_none_or(|stored| found.not_after > stored.not_after);
+            // The fleet never goes back to a bundle that ends sooner than the one it has, nor publishes the same one again. Another that
+            // ends in the same second is welcome: leaves end with their root at the latest, and then all in the same second.
+            let gains =
+                |found: &Usable| stored.is_none_or(|stored| found.not_after >= stored.not_after && found.fingerprint != stored.fingerprint);
             for (from, found) in [(Source::Spool, &evidence.spooled), (Source::Runtimedata, &evidence.local)] {
                 if found.fresh().is_some_and(gains) {
                     return Action::Publish { from, generation };
@@ -244,6 +246,16 @@ mod tests {
         // Not due by its own rules (a longer renew_before would be needed), yet older than what is stored.
         let evidence = evidence(old(20), fresh(10), fresh(15));
         assert!(matches!(plan(&evidence).action, Action::Issue { .. }));
+    }
+
+    #[test]
+    fn one_that_ends_in_the_same_second_is_published_unless_it_is_the_same() {
+        let mut other = fresh(6);
+        let Found::Usable(usable) = &mut other else { panic!("a usable bundle") };
+        usable.fingerprint = "another leaf".to_owned();
+        let spooled = Action::Publish { from: Source::Spool, generation: Generation(5) };
+        assert_eq!(plan(&evidence(old(6), other, Found::Absent)).action, spooled);
+        assert!(matches!(plan(&evidence(old(6), fresh(6), Found::Absent)).action, Action::Issue { .. }));
     }
 
     #[test]

@@ -53,6 +53,14 @@ impl SiteName {
         }
     }
 
+    /// The name as it is typed in a shell, which must not read a star as a pattern.
+    pub fn in_shell(&self) -> String {
+        match self.identifier {
+            Identifier::Wildcard(_) => format!("'{self}'"),
+            Identifier::Dns(_) | Identifier::Ip(_) => self.to_string(),
+        }
+    }
+
     /// Reads [`SiteName::file_name`] back.
     pub fn from_file_name(file_name: &str) -> Result<Self, IdentifierError> {
         let (base, lineage) = split_lineage(file_name);

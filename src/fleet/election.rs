@@ -12,7 +12,7 @@ use super::snapshot::Snapshot;
 use crate::datastore::{Datastore, DatastoreError, Put, PutMode};
 use crate::domain::lease::{Latest, Patience, Standing, TIME_TO_LIVE, standing};
 use crate::domain::object_key::{Attempt, Generation, ObjectKey};
-use crate::domain::record::{self, Holder, LeaseRecord, LeaseState, RecordError};
+use crate::domain::record::{self, Holder, LeaseRecord, LeaseState, PassedOver, RecordError};
 use crate::domain::site::SiteName;
 
 /// How a candidacy went.
@@ -29,6 +29,8 @@ pub enum Candidacy {
         reason: String,
         /// When it may be tried again.
         retry_at: DateTime<Utc>,
+        /// Who was asked then, and why they did not deliver.
+        passed_over: Vec<PassedOver>,
     },
 }
 
@@ -74,7 +76,10 @@ impl Candidate<'_> {
         let attempt = match standing(latest.as_ref(), &self.holder.place, snapshot.clock().now(), self.patience) {
             Standing::Open(attempt) => attempt,
             Standing::Busy { holder } => return Ok(Candidacy::Busy(holder)),
-            Standing::Waiting { reason, retry_at } => return Ok(Candidacy::Waiting { reason, retry_at }),
+            Standing::Waiting { reason, retry_at } => {
+                let passed_over = latest.map(|latest| latest.record.passed_over).unwrap_or_default();
+                return Ok(Candidacy::Waiting { reason, retry_at, passed_over });
+            }
         };
         let record = self.record(attempt, latest.map(|latest| latest.record));
         let sent = Instant::now();

@@ -64,6 +64,13 @@ pub enum SiteError {
 }
 
 impl SiteError {
+    /// Whether the store has been reached, and will not have it: trying again changes nothing, and what is in place still serves.
+    fn is_refusal(&self) -> bool {
+        let of_store =
+            matches!(self, Self::Datastore(_) | Self::Election(ElectionError::Datastore(_)) | Self::Publish(PublishError::Datastore(_)));
+        matches!(self, Self::NotExclusive) || of_store && self.outcome() == Outcome::Failed
+    }
+
     fn outcome(&self) -> Outcome {
         let datastore = match self {
             Self::Datastore(error) | Self::Election(ElectionError::Datastore(error)) | Self::Publish(PublishError::Datastore(error)) => {
@@ -87,9 +94,7 @@ impl SiteError {
             Self::Publish(_) => {
                 "the store does not keep what it is given: check its replication and any program that changes objects".to_owned()
             }
-            Self::File(_) => {
-                "check the free space, the owner and the mode of that directory; the files in place are as they were".to_owned()
-            }
+            Self::File(error) => error.hint(),
             Self::Seal(_) => "check the identity file".to_owned(),
             Self::NotExclusive => {
                 "use a store that honours If-None-Match; or, if only this one machine ever renews, set [datastore] election = \"sole\""
@@ -151,25 +156,27 @@ impl Fleet {
             match &plan.action {
                 Action::Keep(_) => {
                     let stored = gathered.stored.as_ref().ok_or(SiteError::Unsettled)?;
-                    return self.place(site, Source::Datastore, stored, report);
+                    return self.settled(site, Source::Datastore, stored, report);
                 }
-                Action::Publish { from, generation } => {
-                    if let Some(opened) = self.publish_found(wanted, &gathered, *from, *generation).await? {
-                        return self.place(site, *from, &opened, report);
+                Action::Publish { from, generation } => match self.publish_found(wanted, &gathered, *from, *generation).await {
+                    Ok(Some(opened)) => return self.settled(site, *from, &opened, report),
+                    Ok(None) => {}
+                    Err(error) if error.is_refusal() => {
+                        return self.stand_by(wanted, &gathered, &plan, Failure::of(&error), report).await;
                     }
-                }
+                    Err(error) => return Err(error),
+                },
                 Action::AskPerson { why } => {
                     report.due.clone_from(why);
-                    let failure = Failure { problem: ask_person(site, why.as_ref()), passed_over: Vec::new() };
+                    let failure = Failure::from(ask_person(site, why.as_ref()));
                     return self.stand_by(wanted, &gathered, &plan, failure, report).await;
                 }
                 Action::Issue { generation, why } => {
                     report.due.clone_from(why);
-                    self.may_create()?;
                     let (generation, why) = (*generation, why.as_ref());
                     let commission = Commission { wanted, intent, generation, why, gathered: &gathered, snapshot: &snapshot };
-                    match self.issue(&commission).await? {
-                        Issuance::Proven(opened) => return self.place(site, Source::Issued, &opened, report),
+                    match self.issue_if_allowed(&commission).await? {
+                        Issuance::Proven(opened) => return self.settled(site, Source::Issued, &opened, report),
                         Issuance::LookAgain => {}
                         Issuance::Failed(problem, passed_over) => {
                             let failure = Failure { problem, passed_over };
@@ -193,6 +200,18 @@ impl Fleet {
             }
         }
         Err(SiteError::Unsettled)
+    }
+
+    /// Has it issued. What the store refuses for good is a failure like an issuer's.
+    async fn issue_if_allowed(&self, commission: &Commission<'_>) -> Result<Issuance, SiteError> {
+        let issued = match self.may_create() {
+            Ok(()) => self.issue(commission).await,
+            Err(error) => Err(error),
+        };
+        match issued {
+            Err(error) if error.is_refusal() => Ok(Issuance::Failed(problem(&error, error.hint()), Vec::new())),
+            issued => issued,
+        }
     }
 
     /// Publishes what was found here; `None` where the generation turned out to be taken.
@@ -240,6 +259,9 @@ impl Fleet {
         report.outcome = Outcome::Failed;
         if let Some((source, opened)) = in_place {
             self.place(site, source, &opened, report)?;
+            if source == Source::Spool {
+                self.spool.clear(&site.name)?;
+            }
             report.outcome = Outcome::Degraded;
         }
         report.passed_over = failure.passed_over;
@@ -267,10 +289,16 @@ impl Fleet {
         Ok(())
     }
 
-    /// Copies a proven bundle to runtimedata and writes it into the report. The spool has done its duty.
+    /// The end of a run that has what it wanted: the spool has done its duty.
+    fn settled(&self, site: &Site, source: Source, opened: &Opened, report: &mut SiteReport) -> Result<(), SiteError> {
+        self.place(site, source, opened, report)?;
+        Ok(self.spool.clear(&site.name)?)
+    }
+
+    /// Copies a proven bundle to runtimedata and writes it into the report. What is in the spool stays there: it may be a newer one,
+    /// which could not be published.
     fn place(&self, site: &Site, source: Source, opened: &Opened, report: &mut SiteReport) -> Result<(), SiteError> {
         self.runtimedata.keep(&site.name, &opened.bundle)?;
-        self.spool.clear(&site.name)?;
         let generation = opened.record.generation;
         report.in_place = Some(InPlace {
             source,
@@ -302,10 +330,22 @@ struct Failure {
     passed_over: Vec<PassedOver>,
 }
 
+impl Failure {
+    fn of(error: &SiteError) -> Self {
+        problem(error, error.hint()).into()
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self { problem, passed_over: Vec::new() }
+    }
+}
+
 fn ask_person(site: &Site, why: Option<&Due>) -> Problem {
     let why = why.map_or_else(|| "there is no valid certificate for it".to_owned(), ToString::to_string);
     let what = format!("its method is manual, and {why}");
-    let hint = format!("certfleet import {} --fullchain FILE --privkey FILE", site.name);
+    let hint = format!("certfleet import {} --fullchain FILE --privkey FILE", site.name.in_shell());
     Problem { what, hint, retry_at: None }
 }
 
@@ -314,8 +354,7 @@ fn makes_do(opened: &Opened) -> Problem {
     let reasons = passed.iter().map(|passed| format!("{}: {}", passed.issuer, passed.reason)).collect::<Vec<_>>().join("; ");
     Problem {
         what: format!("it makes do with a certificate of {}, because a preferred issuer did not deliver: {reasons}", opened.record.issuer),
-        hint: "clients that do not know this issuer will refuse it; every run asks the preferred issuer again once its retry time has come"
-            .to_owned(),
+        hint: "clients that do not know this issuer will refuse it: see why the preferred one did not deliver".to_owned(),
         retry_at: passed.iter().map(|passed| passed.retry_at).min(),
     }
 }

@@ -105,7 +105,8 @@ impl IdentityError {
             Self::Unreadable { origin } => {
                 format!("restore {origin} from a machine of the fleet; `certfleet init` writes one for a new fleet")
             }
-            Self::Read { .. } | Self::Write(_) => "check the owner and the mode of the file and of its directory".to_owned(),
+            Self::Read { .. } => "check the owner and the mode of the file and of its directory".to_owned(),
+            Self::Write(error) => error.hint(),
             Self::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
             Self::SealedStore { .. } => "set [datastore] seal = \"age\", or use another prefix in url".to_owned(),
             Self::ClearStore => "set [datastore] seal = \"none\", or use another prefix in url".to_owned(),

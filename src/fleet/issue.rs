@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+
 use super::Fleet;
 use super::bundle_object::{self, Opened, Origin};
 use super::election::{Candidacy, Candidate};
@@ -61,10 +63,10 @@ impl Fleet {
         match candidate.run(commission.snapshot, &self.interrupt).await? {
             Candidacy::Made => Ok(Issuance::LookAgain),
             Candidacy::Busy(holder) => Ok(Issuance::Busy(holder)),
-            Candidacy::Waiting { reason, retry_at } => {
-                let hint = "it is tried again by itself after that time; `certfleet ensure --force` tries now".to_owned();
+            Candidacy::Waiting { reason, retry_at, passed_over } => {
+                let hint = format!("`certfleet ensure --force {}` tries now", site.name.in_shell());
                 let what = format!("making generation {generation} failed lately: {reason}");
-                Ok(Issuance::Failed(Problem { what, hint, retry_at: Some(retry_at) }, Vec::new()))
+                Ok(Issuance::Failed(Problem { what, hint, retry_at: Some(retry_at) }, passed_over))
             }
             Candidacy::Won(lease) => self.make(commission, lease, patience).await,
         }
@@ -127,7 +129,7 @@ impl Fleet {
                 Err(IssueError::Ended(ended)) => return Err(ended),
                 Err(IssueError::Refused { reason, hint, retry_after }) => {
                     self.progress.step(&site.name, &format!("{name} could not deliver: {reason}"));
-                    let retry_at = now + retry_delay(earlier.failures + 1, retry_after);
+                    let retry_at = whole_seconds(now + retry_delay(earlier.failures + 1, retry_after));
                     asked.passed_over.push(PassedOver { issuer: name.to_owned(), reason, retry_at });
                     asked.hint = hint;
                 }
@@ -194,7 +196,7 @@ impl Fleet {
         let now = commission.snapshot.clock().now();
         let failures = lease.record().await.failures + 1;
         let soonest = passed_over.iter().map(|passed| passed.retry_at).min();
-        let retry_at = soonest.unwrap_or_else(|| now + retry_delay(failures, None::<Duration>));
+        let retry_at = soonest.unwrap_or_else(|| whole_seconds(now + retry_delay(failures, None::<Duration>)));
         let reason = passed_over.iter().map(|passed| format!("{}: {}", passed.issuer, passed.reason)).collect::<Vec<_>>().join("; ");
         let reason = if reason.is_empty() { "no issuer may be asked now".to_owned() } else { reason };
         let (recorded, tried) = (reason.clone(), passed_over.clone());
@@ -213,6 +215,11 @@ fn wanted(site: &Site) -> Wanted {
     let mut identifiers: Vec<_> = site.identifiers.iter().map(ToString::to_string).collect();
     identifiers.sort();
     Wanted { identifiers, key_type: site.key_type, profile: site.profile.clone() }
+}
+
+/// The next whole second: a time that people are told is the time that is kept.
+fn whole_seconds(time: DateTime<Utc>) -> DateTime<Utc> {
+    DateTime::from_timestamp(time.timestamp() + i64::from(time.timestamp_subsec_nanos() > 0), 0).unwrap_or(time)
 }
 
 fn names(site: &Site) -> String {

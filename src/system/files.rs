@@ -38,6 +38,28 @@ pub struct FileError {
     pub source: io::Error,
 }
 
+impl FileError {
+    /// What a person can do about it. Whatever was at the path is as it was.
+    pub fn hint(&self) -> String {
+        hint(&self.path, self.source.kind())
+    }
+}
+
+/// What a person can do when a file could not be written.
+pub fn hint(path: &Path, kind: ErrorKind) -> String {
+    let directory = directory_of(path).display();
+    match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            format!("free some space on the file system of {directory}; what was there is as it was")
+        }
+        ErrorKind::ReadOnlyFilesystem => {
+            format!("the file system of {directory} is read-only: mount it for writing, or name another directory")
+        }
+        ErrorKind::NotFound => format!("make the directory {directory} first"),
+        _ => format!("check the owner and the mode of {directory}; what was there is as it was"),
+    }
+}
+
 /// What became of an exclusive creation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Creation {
@@ -116,11 +138,12 @@ pub fn sync(directory: &Path) -> io::Result<()> {
 /// A complete and synced file in the directory of `path`, under a hidden name that goes away when it is not moved.
 fn written_beside<'a>(path: &'a Path, bytes: &[u8], mode: u32) -> io::Result<(&'a Path, NamedTempFile)> {
     let directory = directory_of(path);
-    let mut file =
-        tempfile::Builder::new().prefix(TEMPORARY_PREFIX).permissions(Permissions::from_mode(SECRET_FILE)).tempfile_in(directory)?;
+    let created = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).permissions(Permissions::from_mode(SECRET_FILE)).tempfile_in(directory);
+    // The library's own error names the hidden file, which nobody has heard of.
+    let mut file = created.map_err(|error| io::Error::from(error.kind()))?;
     // Not left to the umask, and before there is anything to see.
     file.as_file().set_permissions(Permissions::from_mode(mode))?;
-    file.write_all(bytes)?;
+    file.as_file_mut().write_all(bytes)?;
     file.as_file().sync_all()?;
     Ok((directory, file))
 }

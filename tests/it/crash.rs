@@ -62,7 +62,7 @@ impl Scene {
     }
 }
 
-fn machine(pebble: &Pebble, front: &CaFront, bucket: &Bucket) -> Machine {
+pub fn machine(pebble: &Pebble, front: &CaFront, bucket: &Bucket) -> Machine {
     let configuration = site(&format!("\"{SITE}\"")) + &datastore(bucket, "fleet") + &acme(&front.directory_url(), pebble.http_port);
     let machine = Machine::new(&configuration);
     give_keys(&machine, bucket);

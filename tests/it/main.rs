@@ -7,6 +7,7 @@ mod config;
 mod crash;
 mod datastore;
 mod directory;
+mod faults;
 mod fleet;
 mod handshake;
 mod local_ca;

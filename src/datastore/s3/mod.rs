@@ -77,7 +77,9 @@ impl S3Datastore {
         let mut listed_at = None;
         loop {
             let (page, now) = self.page(&prefix, &position).await?;
-            entries.extend(page.contents().iter().filter_map(|object| self.entry(object)));
+            for object in page.contents() {
+                entries.extend(self.entry(object)?);
+            }
             // The first answer's time stands for all: with a later one an object of the first page would seem older than it was
             // when it was listed, and a lease that is being refreshed would seem abandoned.
             listed_at.get_or_insert(now);
@@ -92,14 +94,17 @@ impl S3Datastore {
         listed_at.map(|now| Listing { entries, now }).ok_or(Cause::NoDate)
     }
 
-    fn entry(&self, object: &Object) -> Option<Entry> {
-        let key = ObjectKey::from_listing(object.key()?.strip_prefix(&self.place.prefix)?)?;
-        Some(Entry {
-            key,
-            etag: object.e_tag()?.trim_matches('"').to_owned(),
-            size_bytes: u64::try_from(object.size()?).ok()?,
-            last_modified: to_chrono(object.last_modified()?)?,
-        })
+    /// `None` for objects that are not ours. One of ours is never left out: what is not listed would be made anew.
+    fn entry(&self, object: &Object) -> Result<Option<Entry>, Cause> {
+        let below = object.key().and_then(|key| key.strip_prefix(&self.place.prefix));
+        let Some(key) = below.and_then(ObjectKey::from_listing) else { return Ok(None) };
+        let size = object.size().and_then(|size| u64::try_from(size).ok());
+        let (Some(size_bytes), Some(last_modified)) = (size, object.last_modified().and_then(to_chrono)) else {
+            return Err(Cause::Unintelligible(format!("it lists {key} without size and time")));
+        };
+        // Some servers leave it out of listings.
+        let etag = object.e_tag().unwrap_or_default().trim_matches('"').to_owned();
+        Ok(Some(Entry { key, etag, size_bytes, last_modified }))
     }
 }
 

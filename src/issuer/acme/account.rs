@@ -85,7 +85,7 @@ impl AcmeIssuer {
 
     /// Opens an account at the CA and keeps it, unless another machine's was kept meanwhile: then that one is the fleet's.
     async fn open_new(&self, lease: &dyn Lease) -> Result<Account, IssueError> {
-        lease.progress(&format!("opening an account with {}", self.options.name));
+        lease.progress("opening an account");
         let (account, mine) = self.register().await?;
         let kept = self.options.accounts.keep_first(mine.clone()).await.map_err(|error| not_kept(&error))?;
         if *kept == *mine {
@@ -135,7 +135,7 @@ impl AcmeIssuer {
     fn unusable(&self, why: &str) -> IssueError {
         let name = &self.options.name;
         IssueError::Refused {
-            reason: format!("{name}: the account that the fleet keeps for it is unusable: {why}"),
+            reason: format!("the account that the fleet keeps for it is unusable: {why}"),
             hint: format!("give the issuer another name, or delete the object accounts/{name} to have a new account opened"),
             retry_after: None,
         }

@@ -134,14 +134,14 @@ impl AcmeIssuer {
 
     async fn obtain(&self, request: &Request, lease: &dyn Lease, answers: &mut Answers) -> Result<Bundle, IssueError> {
         let account = self.account(lease).await?;
-        self.check_profile(account, request)?;
+        check_profile(account, request)?;
         if let Some(unfinished) = &request.unfinished
             && let Some(bundle) = self.resume(account, request, unfinished, lease, answers).await?
         {
             return Ok(bundle);
         }
-        let key = new_key::generate(request.key_type).await.map_err(|error| self.no_key(&error))?;
-        lease.progress(&format!("asking {} for {}", self.options.name, list(&request.identifiers)));
+        let key = new_key::generate(request.key_type).await.map_err(|error| no_key(&error))?;
+        lease.progress("placing the order");
         let order = self.place(account, request).await?;
         let record = Order { url: order.url().to_owned(), key };
         lease.record_order(&record).await?;
@@ -202,46 +202,44 @@ impl AcmeIssuer {
         }
     }
 
-    /// The library sends a profile that the CA does not have, and CAs may pass over it: a certificate of another profile would come.
-    fn check_profile(&self, account: &Account, request: &Request) -> Result<(), IssueError> {
-        let Some(profile) = &request.profile else { return Ok(()) };
-        let offered: Vec<_> = account.profiles().map(|offered| offered.name).collect();
-        if offered.contains(&profile.as_str()) {
-            return Ok(());
-        }
-        let name = &self.options.name;
-        let hint = match offered.as_slice() {
-            [] => "this CA offers no profiles: remove profile from the site".to_owned(),
-            offered => format!("set profile to one of: {}", refusal::clip(offered.join(", ").as_bytes())),
-        };
-        Err(IssueError::Refused { reason: format!("{name}: the CA has no profile {profile:?}"), hint, retry_after: None })
-    }
-
     fn not_offered(&self, identifier: &Identifier, offered: &[String]) -> IssueError {
-        let (name, kind) = (&self.options.name, self.options.solver.kind());
+        let kind = self.options.solver.kind();
         let offered = refusal::clip(offered.join(", ").as_bytes());
         let hint = match identifier {
             Identifier::Wildcard(_) => "wildcards are proven by dns-01: give the site a solver of kind dns-01".to_owned(),
             Identifier::Ip(_) => "addresses are proven by http-01: give the site a solver of kind http-01".to_owned(),
             Identifier::Dns(_) => "give the site a solver of a kind that the CA offers".to_owned(),
         };
-        let reason = format!("{name}: the CA offers no {kind} challenge for {identifier}; it offers: {offered}");
+        let reason = format!("the CA offers no {kind} challenge for {identifier}; it offers: {offered}");
         IssueError::Refused { reason, hint, retry_after: None }
     }
+}
 
-    /// The CA does what no CA may do.
-    fn protests(&self, why: &str) -> IssueError {
-        IssueError::Refused {
-            reason: format!("{}: the CA does not keep to the rules: {why}", self.options.name),
-            hint: "tell the CA, and use another issuer meanwhile".to_owned(),
-            retry_after: None,
-        }
+/// The library sends a profile that the CA does not have, and CAs may pass over it: a certificate of another profile would come.
+fn check_profile(account: &Account, request: &Request) -> Result<(), IssueError> {
+    let Some(profile) = &request.profile else { return Ok(()) };
+    let offered: Vec<_> = account.profiles().map(|offered| offered.name).collect();
+    if offered.contains(&profile.as_str()) {
+        return Ok(());
     }
+    let hint = match offered.as_slice() {
+        [] => "this CA offers no profiles: remove profile from the site".to_owned(),
+        offered => format!("set profile to one of: {}", refusal::clip(offered.join(", ").as_bytes())),
+    };
+    Err(IssueError::Refused { reason: format!("the CA has no profile {profile:?}"), hint, retry_after: None })
+}
 
-    fn no_key(&self, error: &new_key::NewKeyError) -> IssueError {
-        let reason = format!("{}: {}", self.options.name, refusal::chain(error));
-        IssueError::Refused { reason, hint: "try another key_type".to_owned(), retry_after: None }
+/// The CA does what no CA may do.
+fn protests(why: &str) -> IssueError {
+    IssueError::Refused {
+        reason: format!("the CA does not keep to the rules: {why}"),
+        hint: "tell the CA, and use another issuer meanwhile".to_owned(),
+        retry_after: None,
     }
+}
+
+fn no_key(error: &new_key::NewKeyError) -> IssueError {
+    IssueError::Refused { reason: refusal::chain(error), hint: "try another key_type".to_owned(), retry_after: None }
 }
 
 #[async_trait]

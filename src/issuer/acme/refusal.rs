@@ -186,10 +186,10 @@ pub(super) fn is_of_kind(error: &Error, kind: &str) -> bool {
 
 /// Says for people what went wrong with `issuer` at `step`, and what to do.
 pub(super) fn explain(issuer: &str, step: Step, error: &Error) -> IssueError {
-    let reason = format!("{issuer}: could not {step}: {}", chain(error));
+    let reason = format!("could not {step}: {}", chain(error));
     let (hint, retry_after) = match (http_failure(error), error) {
         (Some(HttpFailure::Refused(refusal)), _) => {
-            let mut hint = hint(step, refusal.kind(), refusal.status);
+            let mut hint = hint(step, refusal.kind(), refusal.status).replace("<issuer>", issuer);
             if let Some(instance) = &refusal.document.instance {
                 hint = format!("{hint}: {}", clip(instance.as_bytes()));
             }
@@ -197,14 +197,14 @@ pub(super) fn explain(issuer: &str, step: Step, error: &Error) -> IssueError {
         }
         (Some(HttpFailure::Unreachable { source, .. }), _) => (unreachable_hint(source.as_ref()), None),
         (Some(HttpFailure::TooSlow { .. }), _) => ("check the network, and the CA's status page".to_owned(), None),
-        (None, Error::Api(problem)) => (hint(step, kind_of(problem), StatusCode::BAD_REQUEST), None),
+        (None, Error::Api(problem)) => (hint(step, kind_of(problem), StatusCode::BAD_REQUEST).replace("<issuer>", issuer), None),
         (None, Error::Json(_)) => ("is that URL the directory of an ACME CA? Open it in a browser: it must answer JSON".to_owned(), None),
         (None, _) => ("the CA does not answer as RFC 8555 says; try another issuer".to_owned(), None),
     };
     IssueError::Refused { reason, hint, retry_after }
 }
 
-/// What a person can do about an ACME error type (RFC 8555 section 6.7).
+/// What a person can do about an ACME error type (RFC 8555 section 6.7); `<issuer>` stands for the issuer's name.
 pub(super) fn hint(step: Step, kind: &str, status: StatusCode) -> String {
     let text = match kind {
         "accountDoesNotExist" => {

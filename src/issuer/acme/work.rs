@@ -7,7 +7,7 @@ use instant_acme::{AuthorizationStatus, ChallengeStatus, ChallengeType, Error, O
 use super::answers::Answers;
 use super::attempts::{Attempts, Pace};
 use super::refusal::{Step, chain, clip, explain, hint, is_gone, is_of_kind, is_passing, kind_of, problem_text};
-use super::{AcmeIssuer, list};
+use super::{AcmeIssuer, list, no_key, protests};
 use crate::domain::bundle::Bundle;
 use crate::domain::pem;
 use crate::domain::private_key::PrivateKey;
@@ -121,7 +121,7 @@ impl Work<'_> {
                 }
                 OrderStatus::Pending => self.wait(&mut pace, Step::Validation).await?,
                 OrderStatus::Ready if finalizations == FINALIZATIONS => {
-                    return Err(self.issuer.protests("it takes the signing request again and again, and nothing comes of it").into());
+                    return Err(protests("it takes the signing request again and again, and nothing comes of it").into());
                 }
                 OrderStatus::Ready => {
                     finalizations += 1;
@@ -148,11 +148,7 @@ impl Work<'_> {
         let subjects: Vec<_> = chosen.iter().map(|chosen| chosen.challenge.identifier.clone()).collect();
         self.lease.progress(&format!("answering the {} challenge for {}", self.issuer.options.solver.kind(), list(&subjects)));
         let presented = self.answers.present(chosen.iter().map(|chosen| chosen.challenge.clone()).collect()).await;
-        presented.map_err(|error| IssueError::Refused {
-            reason: format!("{}: {}", self.issuer.options.name, chain(&error)),
-            hint: error.hint,
-            retry_after: None,
-        })?;
+        presented.map_err(|error| IssueError::Refused { reason: chain(&error), hint: error.hint, retry_after: None })?;
         for chosen in chosen.iter().filter(|chosen| !chosen.told) {
             self.tell(chosen.authorization).await?;
         }
@@ -194,15 +190,13 @@ impl Work<'_> {
             let subject = authorization.identifier().to_string();
             let offered: Vec<_> = authorization.challenges.iter().map(|challenge| type_name(&challenge.r#type).to_owned()).collect();
             let Some(identifier) = self.request.identifiers.iter().find(|wanted| wanted.to_string() == subject) else {
-                return Ok(Err(self.issuer.protests(&format!("it asks for proof of {subject:?}, which is not wanted"))));
+                return Ok(Err(protests(&format!("it asks for proof of {subject:?}, which is not wanted"))));
             };
             let Some(handle) = authorization.challenge(acme_type(kind)) else {
                 return Ok(Err(self.issuer.not_offered(identifier, &offered)));
             };
             if !is_token(&handle.token) {
-                return Ok(Err(self
-                    .issuer
-                    .protests(&format!("its token for {subject} is not base64url: {:?}", clip(handle.token.as_bytes())))));
+                return Ok(Err(protests(&format!("its token for {subject} is not base64url: {:?}", clip(handle.token.as_bytes())))));
             }
             let key_authorization = handle.key_authorization();
             let challenge = Challenge {
@@ -252,8 +246,8 @@ impl Work<'_> {
 
     async fn finalize(&mut self) -> Result<(), IssueError> {
         self.lease.confirm().await?;
-        self.lease.progress(&format!("{} signs the certificate", self.issuer.options.name));
-        let request = new_key::signing_request(&self.key, &self.request.identifiers).map_err(|error| self.issuer.no_key(&error))?;
+        self.lease.progress("having the certificate signed");
+        let request = new_key::signing_request(&self.key, &self.request.identifiers).map_err(|error| no_key(&error))?;
         let mut attempts = Attempts::default();
         loop {
             let Err(error) = self.order.finalize_csr(&request).await else { return Ok(()) };
@@ -269,11 +263,7 @@ impl Work<'_> {
         let asked = self.issuer.client.take_retry_after(self.order.url());
         let finalized = self.issuer.client.take_retry_after(&self.order.state().finalize.clone());
         pace.wait(asked.max(finalized)).await.map_err(|end| IssueError::Refused {
-            reason: format!(
-                "{}: could not {step}: the CA has not come to an end within {}",
-                self.issuer.options.name,
-                humantime::format_duration(end.after)
-            ),
+            reason: format!("could not {step}: the CA has not come to an end within {}", humantime::format_duration(end.after)),
             hint: "the order stays open: the next run takes it up again".to_owned(),
             retry_after: end.retry_after,
         })?;
@@ -301,7 +291,7 @@ impl Work<'_> {
                 },
             }
         };
-        self.bundle(&text).map_err(|why| Setback::Useless(self.issuer.protests(&format!("what it issued is not usable: {why}"))))
+        self.bundle(&text).map_err(|why| Setback::Useless(protests(&format!("what it issued is not usable: {why}"))))
     }
 
     fn bundle(&self, text: &str) -> Result<Bundle, String> {
@@ -335,8 +325,8 @@ impl Work<'_> {
         let why = if problems.is_empty() { "the CA has given the order up, and does not say why".to_owned() } else { problems.join("; ") };
         let kind = kinds.last().cloned().unwrap_or_default();
         IssueError::Refused {
-            reason: format!("{}: could not {step}: {why}", self.issuer.options.name),
-            hint: hint(step, &kind, http::StatusCode::OK),
+            reason: format!("could not {step}: {why}"),
+            hint: hint(step, &kind, http::StatusCode::OK).replace("<issuer>", &self.issuer.options.name),
             retry_after: None,
         }
     }

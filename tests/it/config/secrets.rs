@@ -62,22 +62,3 @@ fn secrets_come_from_commands_without_a_shell() {
     assert_eq!(credentials["A"].resolve(&|_| None).expect("a secret").as_str(), "$HOME; b");
     assert_eq!(credentials["B"].resolve(&|_| None).expect("a secret").as_str(), "from-the-tool");
 }
-
-#[test]
-fn an_identity_that_others_may_read_is_refused() {
-    let place = Place::with("");
-    let identity = place.settings().datastore.identity;
-    assert!(identity.read(&|_| None).expect("read").is_none(), "there is none yet");
-    let path = place.write("runtimedata/identity.age", "AGE-SECRET-KEY-1\n");
-    for (mode, refused) in [(0o600, false), (0o400, false), (0o640, true), (0o604, true), (0o660, true)] {
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("set");
-        match identity.read(&|_| None) {
-            Ok(text) => assert!(!refused && text.expect("there").as_str() == "AGE-SECRET-KEY-1", "mode {mode:o}"),
-            Err(error) => {
-                assert!(refused, "mode {mode:o}");
-                assert_eq!(error.to_string(), format!("the identity {} may be read by others (mode {mode:04o})", path.display()));
-                assert!(error.hint().starts_with("`chmod 600 "), "{}", error.hint());
-            }
-        }
-    }
-}

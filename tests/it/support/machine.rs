@@ -50,6 +50,14 @@ impl Machine {
         std::fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
+    /// Replaces a piece of a file that must be there.
+    #[track_caller]
+    pub fn change(&self, name: &str, piece: &str, by: &str) {
+        let text = self.read(name);
+        assert!(text.contains(piece), "no {piece:?} in {name}:\n{text}");
+        self.write(name, text.replace(piece, by));
+    }
+
     /// Gives it the identity of another machine of its fleet.
     pub fn share_identity(&self, with: &Self) {
         with.create_dir("runtimedata");
