@@ -93,7 +93,7 @@ impl Certificate {
             identifiers: alternative_names(&parsed),
             subject: parsed.subject().to_string(),
             issuer: parsed.issuer().to_string(),
-            serial: hex(parsed.raw_serial()),
+            serial: serial(parsed.raw_serial()),
             fingerprint: hex(digest::digest(&digest::SHA256, der).as_ref()),
             not_before: date(parsed.validity().not_before.timestamp())?,
             not_after: date(parsed.validity().not_after.timestamp())?,
@@ -234,6 +234,14 @@ fn describe_key(certificate: &X509Certificate<'_>) -> (Option<KeyType>, String) 
             (key_type, format!("RSA {bits}"))
         }
         _ => (None, certificate.public_key().algorithm.algorithm.to_id_string()),
+    }
+}
+
+/// The number without the byte that DER puts before a number whose first bit is set: as openssl and CAs' web pages write it.
+fn serial(der: &[u8]) -> String {
+    match der {
+        [0, number @ ..] if !number.is_empty() => hex(number),
+        number => hex(number),
     }
 }
 
