@@ -11,6 +11,8 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::args::Color;
+use super::exit::Exit;
+use super::failure::Failure;
 use crate::domain::site::SiteName;
 use crate::fleet::progress::Progress;
 use crate::system::text::printable;
@@ -22,6 +24,8 @@ const TICK: Duration = Duration::from_millis(100);
 pub(super) struct Console {
     detail: Detail,
     color: bool,
+    /// The last step told of each site: in a log, a step that lasts is told once.
+    told: Mutex<BTreeMap<SiteName, String>>,
     spinners: Option<Spinners>,
 }
 
@@ -50,14 +54,21 @@ impl Console {
             Color::Auto => terminal && !no_color,
         };
         let spinners = (terminal && detail == Detail::Steps).then(|| Spinners { all: MultiProgress::new(), by_site: Mutex::default() });
-        Self { detail, color, spinners }
+        Self { detail, color, told: Mutex::default(), spinners }
     }
 
     /// Prints the answer, or part of it. Readers that have gone away are no error: `certfleet … | head -1`.
-    pub(super) fn answer(&self, text: &str) {
+    pub(super) fn answer(&self, text: &str) -> Result<(), Failure> {
         self.finish_steps();
         let mut stdout = io::stdout().lock();
-        let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure {
+                what: format!("cannot write to standard output: {error}"),
+                hint: "what was written of the answer is incomplete: check the free space".to_owned(),
+                exit: Exit::Failed,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Prints an error and what to do about it.
@@ -96,7 +107,12 @@ impl Progress for Console {
         let what = printable(what);
         match (&self.spinners, self.detail) {
             (_, Detail::Quiet) => {}
-            (None, Detail::Steps) => self.line(&format!("{site}: {what}")),
+            (None, Detail::Steps) => {
+                let before = self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(site.clone(), what.clone());
+                if before.as_ref() != Some(&what) {
+                    self.line(&format!("{site}: {what}"));
+                }
+            }
             (Some(spinners), Detail::Steps) => {
                 let mut by_site = spinners.by_site.lock().unwrap_or_else(PoisonError::into_inner);
                 let spinner = by_site.entry(site.clone()).or_insert_with(|| {

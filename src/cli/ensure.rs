@@ -10,7 +10,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::rendering;
 use super::session::{Purpose, Session};
-use super::supplied;
+use super::supplied::{self, Materials};
 use crate::config::Settings;
 use crate::domain::plan::Intent;
 use crate::domain::site::{Method, Site};
@@ -36,7 +36,7 @@ pub(super) async fn run(arguments: &Arguments, options: &Ensure, console: &Arc<C
         }
     };
     if options.dry_run {
-        return dry_run(arguments, options, &settings, sites, console).await;
+        return dry_run(arguments, options, &settings, sites, materials.as_ref(), console).await;
     }
     let session = Session::begin(&settings, &sites, Purpose::Work, console).await?;
     let mut wanted = wanted(options, sites.clone());
@@ -46,17 +46,23 @@ pub(super) async fn run(arguments: &Arguments, options: &Ensure, console: &Arc<C
     }
     let mut reports = session.fleet.ensure(&wanted, &session.snapshot).await;
     ask_for_what_is_missing(&session, &sites, &mut reports, console).await;
-    Ok(answer(arguments, &settings, &session.snapshot, &reports, console))
+    answer(arguments, &settings, &session.snapshot, &reports, console)
 }
 
 /// Tells how it went, and the exit code.
-pub(super) fn answer(arguments: &Arguments, settings: &Settings, snapshot: &Snapshot, reports: &[SiteReport], console: &Console) -> Exit {
+pub(super) fn answer(
+    arguments: &Arguments,
+    settings: &Settings,
+    snapshot: &Snapshot,
+    reports: &[SiteReport],
+    console: &Console,
+) -> Result<Exit, Failure> {
     let news = reports.iter().any(rendering::is_news);
     if arguments.json {
-        console.answer(&rendering::json(reports));
+        console.answer(&rendering::json(reports))?;
     } else if news || !arguments.quiet {
         let root = settings.local_ca_dir().join(local_ca::ROOT_FILE);
-        console.answer(&rendering::people(reports, snapshot.clock().now(), &root));
+        console.answer(&rendering::people(reports, snapshot.clock().now(), &root))?;
     }
     for report in reports {
         let Some(problem) = &report.problem else { continue };
@@ -75,7 +81,7 @@ pub(super) fn answer(arguments: &Arguments, settings: &Settings, snapshot: &Snap
         let again = problem.retry_at.map(|time| format!("; it is tried again by itself from {} on", rfc3339(&time)));
         console.error(&what, &format!("{}{}", problem.hint, again.unwrap_or_default()));
     }
-    rendering::exit(reports)
+    Ok(rendering::exit(reports))
 }
 
 fn sites(settings: &Settings, options: &Ensure) -> Result<Vec<Site>, Failure> {
@@ -96,18 +102,24 @@ async fn dry_run(
     options: &Ensure,
     settings: &Settings,
     sites: Vec<Site>,
+    materials: Option<&Materials>,
     console: &Arc<Console>,
 ) -> Result<Exit, Failure> {
     let session = Session::begin(settings, &sites, Purpose::Look, console).await?;
-    let planned = session.fleet.plans(&wanted(options, sites), &session.snapshot).await?;
-    console.answer(&if arguments.json { rendering::plans_json(&planned) } else { rendering::plans(&planned) });
+    let mut wanted = wanted(options, sites);
+    if let (Some(materials), [only]) = (materials, wanted.as_mut_slice()) {
+        only.supplied = Some(supplied::accept(materials, &only.site, session.snapshot.clock().now(), console)?);
+    }
+    let planned = session.fleet.plans(&wanted, &session.snapshot).await?;
+    console.answer(&if arguments.json { rendering::plans_json(&planned) } else { rendering::plans(&planned) })?;
     Ok(Exit::Done)
 }
 
 /// Manual sites without a certificate that serves: on a terminal, a person can paste it right here.
 async fn ask_for_what_is_missing(session: &Session, sites: &[Site], reports: &mut [SiteReport], console: &Arc<Console>) {
     for (site, report) in sites.iter().zip(reports) {
-        if site.method == Method::Automatic || report.problem.is_none() || !supplied::can_ask() {
+        let missing = site.method == Method::Manual && report.problem.is_some();
+        if !missing || session.fleet.interrupt.is_cancelled() || !supplied::can_ask() {
             continue;
         }
         let now = session.snapshot.clock().now();

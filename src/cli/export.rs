@@ -24,7 +24,7 @@ pub(super) async fn run(arguments: &Arguments, options: &Export, console: &Arc<C
         Format::Pem => Zeroizing::new(opened.bundle.chain_pem()),
     };
     if options.output == Path::new("-") {
-        console.answer(&text);
+        console.answer(&text)?;
     } else {
         files::replace(&options.output, text.as_bytes(), files::SECRET_FILE)?;
     }

@@ -33,5 +33,5 @@ pub(super) async fn run(arguments: &Arguments, options: &Import, console: &Arc<C
     let bundle = accepted.map_err(|failure| failure.about(&site.name))?;
     let wanted = SiteWanted { site, intent: Intent::IfDue, supplied: Some(bundle) };
     let reports = session.fleet.ensure(&[wanted], &session.snapshot).await;
-    Ok(ensure::answer(arguments, &settings, &session.snapshot, &reports, console))
+    ensure::answer(arguments, &settings, &session.snapshot, &reports, console)
 }

@@ -26,17 +26,17 @@ pub(super) fn run(arguments: &Arguments, console: &Arc<Console>) -> Result<Exit,
     if arguments.json {
         let state = |(path, creation): &(String, Creation)| serde_json::json!({ "path": path, "created": made(*creation) });
         let answer = serde_json::json!({ "version": 1, "configuration": state(&configuration), "identity": identity.as_ref().map(state) });
-        console.answer(&format!("{answer:#}\n"));
+        console.answer(&format!("{answer:#}\n"))?;
         return Ok(Exit::Done);
     }
     let tell = |what: &str, (path, creation): &(String, Creation)| {
-        console.answer(&format!("{} {what} {path}\n", if made(*creation) { "wrote" } else { "kept " }));
+        console.answer(&format!("{} {what} {path}\n", if made(*creation) { "wrote" } else { "kept " }))
     };
-    tell("configuration", &configuration);
+    tell("configuration", &configuration)?;
     if let Some(identity) = &identity {
-        tell("identity     ", identity);
-        console.answer("\nThe identity opens every private key in the datastore: keep a copy somewhere safe.\n");
+        tell("identity     ", identity)?;
+        console.answer("\nThe identity opens every private key in the datastore: keep a copy somewhere safe.\n")?;
     }
-    console.answer("Next: edit the configuration, then run `certfleet ensure --dry-run`.\n");
+    console.answer("Next: edit the configuration, then run `certfleet ensure --dry-run`.\n")?;
     Ok(Exit::Done)
 }

@@ -10,9 +10,11 @@ use super::console::Console;
 use super::exit::Exit;
 use super::failure::Failure;
 use crate::config::Settings;
+use crate::datastore::Datastore;
+use crate::domain::record::Manifest;
 use crate::domain::site::Site;
 use crate::fleet::first_use;
-use crate::fleet::identity;
+use crate::fleet::identity::{self, SealWanted};
 use crate::fleet::place::Place;
 use crate::fleet::progress::Progress as _;
 use crate::fleet::seal::Seal;
@@ -59,16 +61,9 @@ impl Session {
                 (interrupt, Some(place))
             }
         };
-        let (snapshot, known) = tokio::join!(Snapshot::take(&*store), first_use::known(&*store, &wanted));
-        let (snapshot, known) = (snapshot?, known?);
-        let (manifest, seal) = match (known, purpose) {
-            (Some((manifest, seal)), _) => (Some(manifest), seal),
-            (None, Purpose::Look) => (None, identity::seal_if_any(&wanted)?),
-            (None, Purpose::Work) => {
-                let run = random::name();
-                let (manifest, seal) = first_use::prepare(&*store, &wanted, &snapshot, &run, &**console).await?;
-                (Some(manifest), seal)
-            }
+        let (snapshot, manifest, seal) = tokio::select! {
+            looked = look(&*store, &wanted, purpose, console) => looked?,
+            () = interrupt.cancelled() => return Err(interrupted()),
         };
         let _ = seal_cell.set(seal.clone());
         let run = Run { store, issuers, console: Arc::clone(console), interrupt };
@@ -82,6 +77,25 @@ impl Session {
         }
         Ok(Self { fleet, snapshot, _place: place })
     }
+}
+
+/// The listing, the manifest and the seal to it; at the first use of a datastore these are made.
+async fn look(
+    store: &dyn Datastore,
+    wanted: &SealWanted,
+    purpose: Purpose,
+    console: &Console,
+) -> Result<(Snapshot, Option<Manifest>, Seal), Failure> {
+    let (snapshot, known) = tokio::join!(Snapshot::take(store), first_use::known(store, wanted));
+    let (snapshot, known) = (snapshot?, known?);
+    Ok(match (known, purpose) {
+        (Some((manifest, seal)), _) => (snapshot, Some(manifest), seal),
+        (None, Purpose::Look) => (snapshot, None, identity::seal_if_any(wanted)?),
+        (None, Purpose::Work) => {
+            let (manifest, seal) = first_use::prepare(store, wanted, &snapshot, &random::name(), console).await?;
+            (snapshot, Some(manifest), seal)
+        }
+    })
 }
 
 fn interrupted() -> Failure {

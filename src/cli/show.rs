@@ -31,25 +31,26 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Describes what was named: a file where there is one, else a server's address where it has a port, else a site.
 pub(super) async fn run(arguments: &Arguments, options: &Show, console: &Arc<Console>) -> Result<Exit, Failure> {
     let subject = options.subject.as_str();
-    let (chain, wanted) = if Path::new(subject).exists() && !Path::new(subject).is_dir() {
-        (of_file(subject)?, Vec::new())
+    let here = DateTime::<Utc>::from(SystemTime::now());
+    let (chain, wanted, now) = if Path::new(subject).exists() && !Path::new(subject).is_dir() {
+        (of_file(subject)?, Vec::new(), here)
     } else if let Some(host) = host_of(subject) {
-        of_server(subject, host).await?
+        let (chain, wanted) = of_server(subject, host).await?;
+        (chain, wanted, here)
     } else {
         of_site(arguments, subject, console).await?
     };
-    let now = DateTime::<Utc>::from(SystemTime::now());
     let Some(description) = Description::new(&chain, &wanted, now) else {
         return Err(Failure { what: format!("{subject} presents no certificate"), hint: String::new(), exit: Exit::Failed });
     };
     if arguments.json {
-        console.answer(&rendering::document(&description));
+        console.answer(&rendering::document(&description))?;
     } else {
         let mut text = String::new();
         for (label, value) in description.lines() {
             let _ = writeln!(text, "{label:<14}{}", printable(&value));
         }
-        console.answer(&text);
+        console.answer(&text)?;
     }
     Ok(if description.verdict.is_good() { Exit::Done } else { Exit::Failed })
 }
@@ -69,7 +70,12 @@ async fn of_server(address: &str, host: &str) -> Result<(Vec<Certificate>, Vec<I
     Ok((chain, vec![name]))
 }
 
-async fn of_site(arguments: &Arguments, site: &str, console: &Arc<Console>) -> Result<(Vec<Certificate>, Vec<Identifier>), Failure> {
+/// A site's bundle is judged by the store's clock, like everything that a renewal rests on.
+async fn of_site(
+    arguments: &Arguments,
+    site: &str,
+    console: &Arc<Console>,
+) -> Result<(Vec<Certificate>, Vec<Identifier>, DateTime<Utc>), Failure> {
     // What cannot be a site was meant to be something else.
     site.parse::<SiteName>().map_err(|_| {
         if Path::new(site).is_dir() {
@@ -88,7 +94,7 @@ async fn of_site(arguments: &Arguments, site: &str, console: &Arc<Console>) -> R
             if matches!(error, LookError::Absent(_)) { format!("{}, and there is no file {site:?}", failure.what) } else { failure.what };
         Failure { what, ..failure }
     })?;
-    Ok((opened.bundle.chain().to_vec(), sites[0].identifiers.clone()))
+    Ok((opened.bundle.chain().to_vec(), sites[0].identifiers.clone(), session.snapshot.clock().now()))
 }
 
 /// The host of HOST:PORT; IPv6 addresses stand in brackets.

@@ -96,11 +96,8 @@ pub struct BundleRecord {
     pub passed_over: Vec<PassedOver>,
     /// The chain as PEM, leaf first.
     pub fullchain: String,
-    /// The key as PEM, sealed.
+    /// The key as PEM, sealed together with everything above but who published it.
     pub key: Sealed,
-    /// Proof that a holder of the fleet's identity wrote all this; absent where nothing is sealed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proof: Option<String>,
 }
 
 /// The kinds of issuers, as far as the trust in their bundles goes.
@@ -144,6 +141,8 @@ pub enum Sealed {
         recipient: String,
         /// The armored file.
         ciphertext: String,
+        /// Proof that a holder of the fleet's identity wrote the secret and all that stands beside it.
+        proof: String,
     },
     /// In the clear, because the configuration says `seal = "none"`.
     None {
@@ -227,6 +226,14 @@ pub enum LeaseState {
         /// Not to be tried again before.
         retry_at: DateTime<Utc>,
     },
+}
+
+impl OrderRecord {
+    /// What an order's key is sealed together with: nobody can have the fleet finish an order with a key of theirs.
+    pub fn beside(&self, site: &str, generation: Generation) -> [String; 6] {
+        let wanted = format!("{} {} {:?}", self.wanted.identifiers.join(" "), self.wanted.key_type, self.wanted.profile);
+        ["order".to_owned(), site.to_owned(), generation.to_string(), self.issuer.clone(), self.url.clone(), wanted]
+    }
 }
 
 /// What an order is for.

@@ -50,7 +50,7 @@ impl StoredAccount {
     async fn read(&self) -> Result<Option<Zeroizing<Vec<u8>>>, AccountsError> {
         let Some(bytes) = self.store.get(&self.key).await.map_err(|error| self.unreachable(error))? else { return Ok(None) };
         let record: AccountRecord = record::read(&bytes).map_err(|error| self.unusable(&error))?;
-        let text = self.seal()?.open(&record.account).map_err(|error| self.unusable(&error))?;
+        let text = self.seal()?.open(&record.account, &["account", self.key.as_str()]).map_err(|error| self.unusable(&error))?;
         Ok(Some(Zeroizing::new(text.as_bytes().to_vec())))
     }
 }
@@ -63,7 +63,7 @@ impl Accounts for StoredAccount {
 
     async fn keep_first(&self, mine: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, AccountsError> {
         let text = std::str::from_utf8(&mine).map_err(|error| self.unusable(&error))?;
-        let account = self.seal()?.close(text).map_err(|error| self.unusable(&error))?;
+        let account = self.seal()?.close(text, &["account", self.key.as_str()]).map_err(|error| self.unusable(&error))?;
         let body = record::write(&AccountRecord { version: record::VERSION, account }).into();
         let created = self.store.put(&self.key, body, PutMode::Create).await;
         // Whatever the create answered, what lies there is the fleet's account: ours, or that of a machine that was quicker.

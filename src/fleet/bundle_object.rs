@@ -87,7 +87,6 @@ pub fn compose(
     origin: &Origin,
     holder: &Holder,
 ) -> Result<Bytes, SealError> {
-    let key = bundle.key().to_pem();
     let mut record = BundleRecord {
         version: record::VERSION,
         site: site.file_name(),
@@ -98,11 +97,26 @@ pub fn compose(
         published_by: holder.clone(),
         passed_over: origin.passed_over.clone(),
         fullchain: bundle.chain_pem(),
-        key: seal.close(&key)?,
-        proof: None,
+        key: Sealed::None { plaintext: String::new() },
     };
-    record.proof = seal.prove(&record, &key);
+    record.key = seal.close(&bundle.key().to_pem(), &beside(&record).each_ref().map(String::as_str))?;
     Ok(record::write(&record).into())
+}
+
+/// What a bundle's key is sealed together with: every field that is acted on.
+fn beside(record: &BundleRecord) -> [String; 8] {
+    let until = |passed: &PassedOver| format!("{} until {}: {}", passed.issuer, passed.retry_at, passed.reason);
+    let passed_over: Vec<_> = record.passed_over.iter().map(until).collect();
+    [
+        "bundle".to_owned(),
+        record.site.clone(),
+        record.generation.to_string(),
+        record.issuer.clone(),
+        record.issuer_class.name().to_owned(),
+        record.profile.clone().unwrap_or_default(),
+        passed_over.join("\n"),
+        record.fullchain.clone(),
+    ]
 }
 
 /// Reads an object back, and proves it: format, place, seal, author, chain, key.
@@ -111,12 +125,7 @@ pub fn open(seal: &Seal, site: &SiteName, generation: Generation, bytes: &[u8]) 
     if record.site != site.file_name() || record.generation != generation {
         return Err(OpenError::Moved { site: record.site, generation: record.generation });
     }
-    // A sealed fleet takes nothing that lies in the clear: anybody who can write to the bucket could have put it there.
-    if matches!((seal, &record.key), (Seal::Age { .. }, Sealed::None { .. })) {
-        return Err(SealError::Forged.into());
-    }
-    let key = seal.open(&record.key)?;
-    seal.check_proof(&record, &key)?;
+    let key = seal.open(&record.key, &beside(&record).each_ref().map(String::as_str))?;
     let bundle = Bundle::from_pem(&record.fullchain, &key)?;
     Ok(Opened { record, bundle })
 }

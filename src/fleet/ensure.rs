@@ -22,10 +22,11 @@ use crate::domain::plan::{Action, Intent, SitePlan, Source, plan};
 use crate::domain::policy::{self, Due};
 use crate::domain::record::{Holder, PassedOver};
 use crate::domain::site::Site;
+use crate::issuer::acme::AccountsError;
 use crate::system::files::FileError;
 
 /// Sites that are worked on at the same time: most of the time goes into waiting for the store and the CA.
-const SITES_AT_ONCE: usize = 8;
+const SITES_AT_ONCE: usize = 16;
 
 /// Whoever has looked this often without an end sees a datastore that does not keep its word.
 const MOST_LOOKS: usize = 20;
@@ -43,6 +44,9 @@ pub enum SiteError {
     /// No candidacy was possible.
     #[error(transparent)]
     Election(#[from] ElectionError),
+    /// The fleet's account at an issuer could not be read or kept.
+    #[error(transparent)]
+    Account(#[from] AccountsError),
     /// A publication could not be proven.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -64,33 +68,37 @@ pub enum SiteError {
 }
 
 impl SiteError {
+    /// The store's own error, where it is one.
+    fn of_store(&self) -> Option<&DatastoreError> {
+        match self {
+            Self::Datastore(error) | Self::Election(ElectionError::Datastore(error)) | Self::Publish(PublishError::Datastore(error)) => {
+                Some(error)
+            }
+            Self::Account(error) => error.source.as_deref().and_then(|source| source.downcast_ref()),
+            _ => None,
+        }
+    }
+
     /// Whether the store has been reached, and will not have it: trying again changes nothing, and what is in place still serves.
     fn is_refusal(&self) -> bool {
-        let of_store =
-            matches!(self, Self::Datastore(_) | Self::Election(ElectionError::Datastore(_)) | Self::Publish(PublishError::Datastore(_)));
-        matches!(self, Self::NotExclusive) || of_store && self.outcome() == Outcome::Failed
+        let refused = |error: &DatastoreError| error.kind == FailureKind::Lasting;
+        matches!(self, Self::NotExclusive | Self::Account(_)) && self.of_store().is_none() || self.of_store().is_some_and(refused)
     }
 
     fn outcome(&self) -> Outcome {
-        let datastore = match self {
-            Self::Datastore(error) | Self::Election(ElectionError::Datastore(error)) | Self::Publish(PublishError::Datastore(error)) => {
-                error
-            }
-            Self::Interrupted | Self::Unsettled => return Outcome::Temporary,
-            _ => return Outcome::Failed,
-        };
-        match datastore.kind {
-            FailureKind::Passing => Outcome::Temporary,
-            FailureKind::Lasting => Outcome::Failed,
+        match (self, self.of_store().map(|error| error.kind)) {
+            (_, Some(FailureKind::Passing)) | (Self::Interrupted | Self::Unsettled, _) => Outcome::Temporary,
+            _ => Outcome::Failed,
         }
     }
 
     fn hint(&self) -> String {
+        if let Some(error) = self.of_store() {
+            return error.hint.clone();
+        }
         match self {
-            Self::Datastore(error) | Self::Election(ElectionError::Datastore(error)) | Self::Publish(PublishError::Datastore(error)) => {
-                error.hint.clone()
-            }
-            Self::Election(ElectionError::Lease { .. }) => "update certfleet on this machine, or try again in two minutes".to_owned(),
+            Self::Account(error) => error.hint.clone(),
+            Self::Datastore(_) | Self::Election(_) => "update certfleet on this machine, or try again in two minutes".to_owned(),
             Self::Publish(_) => {
                 "the store does not keep what it is given: check its replication and any program that changes objects".to_owned()
             }
@@ -109,7 +117,11 @@ impl SiteError {
 impl Fleet {
     /// Settles every site, several at a time. The reports come in the order of `wanted`.
     pub async fn ensure(&self, wanted: &[SiteWanted], snapshot: &Snapshot) -> Vec<SiteReport> {
-        stream::iter(wanted).map(|wanted| self.ensure_site(wanted, snapshot)).buffered(SITES_AT_ONCE).collect().await
+        let deadline = Instant::now() + self.patience;
+        let settle = |(index, wanted)| async move { (index, self.ensure_site(wanted, snapshot, deadline).await) };
+        let mut reports: Vec<_> = stream::iter(wanted.iter().enumerate()).map(settle).buffer_unordered(SITES_AT_ONCE).collect().await;
+        reports.sort_by_key(|(index, _)| *index);
+        reports.into_iter().map(|(_, report)| report).collect()
     }
 
     /// What `ensure` would do, without doing any of it.
@@ -122,7 +134,7 @@ impl Fleet {
         Ok(plans)
     }
 
-    async fn ensure_site(&self, wanted: &SiteWanted, snapshot: &Snapshot) -> SiteReport {
+    async fn ensure_site(&self, wanted: &SiteWanted, snapshot: &Snapshot, deadline: Instant) -> SiteReport {
         let mut report = SiteReport {
             site: wanted.site.name.clone(),
             outcome: Outcome::Done,
@@ -132,25 +144,25 @@ impl Fleet {
             passed_over: Vec::new(),
             problem: None,
         };
-        if let Err(error) = self.settle(wanted, snapshot, &mut report).await {
+        if let Err(error) = self.settle(wanted, snapshot, deadline, &mut report).await {
             report.outcome = error.outcome();
             report.problem = Some(problem(&error, error.hint()));
         }
         report
     }
 
-    async fn settle(&self, wanted: &SiteWanted, first: &Snapshot, report: &mut SiteReport) -> Result<(), SiteError> {
+    async fn settle(&self, wanted: &SiteWanted, first: &Snapshot, deadline: Instant, report: &mut SiteReport) -> Result<(), SiteError> {
         let site = &wanted.site;
         let mut snapshot = first.clone();
         let mut intent = wanted.intent;
-        let mut waits = Waits::until(Instant::now() + self.patience);
+        let mut waits = Waits::until(deadline);
         let mut looks = 0;
         while looks < MOST_LOOKS {
             looks += 1;
             if self.interrupt.is_cancelled() {
                 return Err(SiteError::Interrupted);
             }
-            let gathered = self.gather(wanted, &snapshot, intent).await?;
+            let mut gathered = self.gather(wanted, &snapshot, intent).await?;
             let plan = plan(&gathered.evidence);
             report.refused.clone_from(&plan.refused);
             match &plan.action {
@@ -162,14 +174,18 @@ impl Fleet {
                     Ok(Some(opened)) => return self.settled(site, *from, &opened, report),
                     Ok(None) => {}
                     Err(error) if error.is_refusal() => {
-                        return self.stand_by(wanted, &gathered, &plan, Failure::of(&error), report).await;
+                        if self.stand_by(wanted, &mut gathered, &plan, Failure::of(&error), report).await? {
+                            return Ok(());
+                        }
                     }
                     Err(error) => return Err(error),
                 },
                 Action::AskPerson { why } => {
                     report.due.clone_from(why);
                     let failure = Failure::from(ask_person(site, why.as_ref()));
-                    return self.stand_by(wanted, &gathered, &plan, failure, report).await;
+                    if self.stand_by(wanted, &mut gathered, &plan, failure, report).await? {
+                        return Ok(());
+                    }
                 }
                 Action::Issue { generation, why } => {
                     report.due.clone_from(why);
@@ -180,7 +196,9 @@ impl Fleet {
                         Issuance::LookAgain => {}
                         Issuance::Failed(problem, passed_over) => {
                             let failure = Failure { problem, passed_over };
-                            return self.stand_by(wanted, &gathered, &plan, failure, report).await;
+                            if self.stand_by(wanted, &mut gathered, &plan, failure, report).await? {
+                                return Ok(());
+                            }
                         }
                         Issuance::Busy(holder) => {
                             self.progress.step(&site.name, &format!("{} is making generation {generation}: waiting", holder.node));
@@ -240,21 +258,33 @@ impl Fleet {
         }
     }
 
-    /// Nothing new could be had: what still serves stays in place, and is proven in the datastore too.
+    /// Nothing new could be had: what still serves stays in place, and is proven in the datastore too. `false` where somebody else
+    /// published meanwhile: then there is something new after all.
     async fn stand_by(
         &self,
         wanted: &SiteWanted,
-        gathered: &Gathered,
+        gathered: &mut Gathered,
         plan: &SitePlan,
-        failure: Failure,
+        mut failure: Failure,
         report: &mut SiteReport,
-    ) -> Result<(), SiteError> {
+    ) -> Result<bool, SiteError> {
         let site = &wanted.site;
         let next = gathered.evidence.highest.next();
+        if let Some((_, origin)) = &mut gathered.local {
+            // The bundle becomes the next generation, and the failure was recorded for that one: the retry times go along.
+            origin.passed_over.extend(failure.passed_over.iter().cloned());
+        }
         let in_place = match (plan.standby, &gathered.stored) {
             (Some(Source::Datastore), Some(stored)) => Some((Source::Datastore, Box::new(stored.clone()))),
-            (Some(from), _) => self.publish_found(wanted, gathered, from, next).await?.map(|opened| (from, opened)),
             (None, _) => None,
+            (Some(from), _) => match self.publish_found(wanted, gathered, from, next).await {
+                Ok(None) => return Ok(false),
+                Ok(Some(opened)) => Some((from, opened)),
+                Err(error) => {
+                    failure.also(&error);
+                    None
+                }
+            },
         };
         report.outcome = Outcome::Failed;
         if let Some((source, opened)) = in_place {
@@ -266,10 +296,10 @@ impl Fleet {
         }
         report.passed_over = failure.passed_over;
         report.problem = Some(failure.problem);
-        Ok(())
+        Ok(true)
     }
 
-    /// Somebody else takes longer than we wait. What still serves is enough; the next run finds the new one.
+    /// Somebody else takes longer than we wait. What still serves stays in place; the next run finds the new one.
     fn give_up_waiting(
         &self,
         site: &Site,
@@ -278,12 +308,11 @@ impl Fleet {
         generation: Generation,
         report: &mut SiteReport,
     ) -> Result<(), SiteError> {
-        let what = format!("{} has been making generation {generation} for longer than this run waits", holder.node);
         if let Some(stored) = &gathered.stored {
-            self.progress.note(&format!("{}: {what}; its certificate is still valid", site.name));
-            return self.place(site, Source::Datastore, stored, report);
+            self.place(site, Source::Datastore, stored, report)?;
         }
         report.outcome = Outcome::Temporary;
+        let what = format!("{} has been making generation {generation} for longer than this run waits", holder.node);
         let hint = "run the same command again in a few minutes".to_owned();
         report.problem = Some(Problem { what, hint, retry_at: None });
         Ok(())
@@ -333,6 +362,13 @@ struct Failure {
 impl Failure {
     fn of(error: &SiteError) -> Self {
         problem(error, error.hint()).into()
+    }
+
+    /// A second thing that went wrong.
+    fn also(&mut self, error: &SiteError) {
+        let also = problem(error, error.hint());
+        self.problem.what = format!("{}; moreover, what still serves could not be published: {}", self.problem.what, also.what);
+        self.problem.hint = format!("{}; {}", self.problem.hint, also.hint);
     }
 }
 

@@ -11,7 +11,7 @@ use super::snapshot::Snapshot;
 use crate::datastore::{Datastore, DatastoreError, Put, PutMode, probe};
 use crate::domain::object_key::ObjectKey;
 use crate::domain::record::{self, ExclusiveCreate, Manifest, RecordError};
-use crate::system::random;
+use crate::system::{directories, random};
 
 /// A datastore that cannot be used, or not with this configuration.
 #[derive(Debug, Error)]
@@ -61,12 +61,6 @@ pub async fn prepare(
     }
     let exclusive_create = probe::exclusive_create(store, run).await?;
     let (seal, made) = identity::seal_at_first_use(wanted)?;
-    if let Some(path) = made {
-        progress.note(&format!(
-            "made the fleet's identity {}: it opens every private key in the datastore. Keep a copy somewhere safe, and give it to your webservers.",
-            path.display()
-        ));
-    }
     let manifest = Manifest {
         version: record::VERSION,
         fleet: random::name(),
@@ -76,11 +70,23 @@ pub async fn prepare(
     };
     let put = store.put(&ObjectKey::manifest(), record::write(&manifest).into(), PutMode::Create).await?;
     if put == Put::Stored {
+        if let Some(path) = made {
+            progress.note(&format!(
+                "made the fleet's identity {}: it opens every private key in the datastore. Keep a copy somewhere safe, and give it to your webservers.",
+                path.display()
+            ));
+        }
         if exclusive_create == ExclusiveCreate::Honoured {
             progress.note("the datastore is new, and refuses the second of two creates, as it must");
         }
         return Ok((manifest, seal));
     }
-    // Another machine was first: its manifest holds for all.
-    known(store, wanted).await?.ok_or(FirstUseError::Vanished)
+    // Another machine was first, or the create that was refused is the second sending of ours.
+    let kept = store.get(&ObjectKey::manifest()).await?.ok_or(FirstUseError::Vanished)?;
+    let kept: Manifest = record::read(&kept).map_err(FirstUseError::Manifest)?;
+    if let (Some(path), true) = (made, kept.recipient != manifest.recipient) {
+        // The identity made a moment ago is nobody's: the fleet has one, which must be brought here.
+        directories::remove_file(&path).map_err(IdentityError::from)?;
+    }
+    Ok((kept.clone(), identity::seal_of_known(wanted, &kept)?))
 }

@@ -68,7 +68,10 @@ impl Fleet {
             return Ok((Found::Refused(format!("{key} is listed, but is not there when read")), None));
         };
         Ok(match bundle_object::open(&self.seal, &site.name, highest, &bytes) {
-            Ok(opened) => self.vet_opened(site, opened, snapshot),
+            Ok(opened) => match self.vet_opened(site, opened, snapshot) {
+                Ok((found, opened)) => (found, Some(opened)),
+                Err(reason) => (Found::Refused(format!("{key}: {reason}")), None),
+            },
             Err(error) => (Found::Refused(format!("{key}: {}", in_full(&error))), None),
         })
     }
@@ -88,10 +91,10 @@ impl Fleet {
         };
         match bundle_object::open(&self.seal, &site.name, generation, &bytes) {
             Err(error) => refused(in_full(&error)),
-            Ok(opened) => {
-                let (found, opened) = self.vet_opened(site, opened, snapshot);
-                (found, opened.map(|opened| Spooled { opened, object: bytes }))
-            }
+            Ok(opened) => match self.vet_opened(site, opened, snapshot) {
+                Ok((found, opened)) => (found, Some(Spooled { opened, object: bytes })),
+                Err(reason) => refused(reason),
+            },
         }
     }
 
@@ -116,15 +119,13 @@ impl Fleet {
         }
     }
 
-    /// Dates and trust of a bundle that was opened; the bundle itself only where it can serve.
-    fn vet_opened(&self, site: &Site, opened: Opened, snapshot: &Snapshot) -> (Found, Option<Opened>) {
+    /// Dates and trust of a bundle that was opened; the reason where it cannot serve.
+    fn vet_opened(&self, site: &Site, opened: Opened, snapshot: &Snapshot) -> Result<(Found, Opened), String> {
         let now = snapshot.clock().now();
         let origin = opened.origin();
-        let fit = opened.bundle.check(&[], now).map_err(|unfit| unfit.to_string());
-        match fit.and_then(|()| self.issuers.vouch_for(site, &origin, &opened.bundle, now)) {
-            Ok(()) => (judge(site, &opened.bundle, &origin, snapshot), Some(opened)),
-            Err(reason) => (Found::Refused(format!("{}: {reason}", ObjectKey::bundle(&site.name, opened.record.generation))), None),
-        }
+        opened.bundle.check(&[], now).map_err(|unfit| unfit.to_string())?;
+        self.issuers.vouch_for(site, &origin, &opened.bundle, now)?;
+        Ok((judge(site, &opened.bundle, &origin, snapshot), opened))
     }
 }
 

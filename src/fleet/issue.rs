@@ -21,6 +21,7 @@ use crate::domain::policy::{self, Due};
 use crate::domain::private_key::PrivateKey;
 use crate::domain::record::{Holder, LeaseRecord, LeaseState, PassedOver, Wanted};
 use crate::domain::site::Site;
+use crate::issuer::acme::AccountsError;
 use crate::issuer::{IssueError, LeaseEnded, Order, Request};
 use crate::system::error_chain::in_full;
 
@@ -44,6 +45,12 @@ pub(super) struct Commission<'a> {
     pub(super) why: Option<&'a Due>,
     pub(super) gathered: &'a Gathered,
     pub(super) snapshot: &'a Snapshot,
+}
+
+/// Why asking had to stop, for reasons that say nothing about the issuers.
+enum Stopped {
+    Lease(LeaseEnded),
+    Account(AccountsError),
 }
 
 /// An issuer's answer, in the order in which they were asked.
@@ -80,11 +87,18 @@ impl Fleet {
         }
         let asked = match self.ask(commission, &lease, patience).await {
             Ok(asked) => asked,
-            Err(LeaseEnded::Interrupted) => {
+            Err(Stopped::Lease(LeaseEnded::Interrupted)) => {
                 lease.release().await?;
                 return Err(SiteError::Interrupted);
             }
-            Err(LeaseEnded::Lost(why)) => {
+            Err(Stopped::Account(error)) => {
+                lease.release().await?;
+                return Err(SiteError::Account(error));
+            }
+            Err(Stopped::Lease(LeaseEnded::Lost(why))) => {
+                if let Some(error) = lease.take_failure() {
+                    return Err(error.into());
+                }
                 self.progress.step(&site.name, &format!("the lease was lost ({why}): looking again"));
                 return Ok(Issuance::LookAgain);
             }
@@ -96,7 +110,8 @@ impl Fleet {
         self.spool.keep(&site.name, &object)?;
         self.progress.step(&site.name, "publishing");
         let published = publish(&*self.store, &self.seal, &site.name, commission.generation, object).await?;
-        lease.end(|record| record.state = LeaseState::Done).await?;
+        // Whether that can be written down changes nothing: the generation is there, and whoever looks finds it.
+        drop(lease.end(|record| record.state = LeaseState::Done).await);
         match published {
             Published::Proven(opened) => Ok(Issuance::Proven(opened)),
             Published::Taken => {
@@ -107,29 +122,35 @@ impl Fleet {
     }
 
     /// Asks the issuers in order until one delivers.
-    async fn ask(&self, commission: &Commission<'_>, lease: &HeldLease, patience: Patience) -> Result<Asked, LeaseEnded> {
+    async fn ask(&self, commission: &Commission<'_>, lease: &HeldLease, patience: Patience) -> Result<Asked, Stopped> {
         let site = &commission.wanted.site;
-        let now = commission.snapshot.clock().now();
+        let clock = commission.snapshot.clock();
+        let now = clock.now();
         let candidate = commission.gathered.stored.as_ref().map(Opened::candidate);
         let earlier = lease.record().await;
+        // What the bundle in place was passed over with binds as well: it may have been published after the failure that says so.
+        let bound: Vec<_> =
+            earlier.passed_over.iter().chain(candidate.iter().flat_map(|candidate| candidate.passed_over)).cloned().collect();
         let mut asked = Asked { made: None, passed_over: Vec::new(), hint: String::new() };
         for name in policy::issuers_to_ask(candidate, commission.why, site, now) {
-            let early = earlier.passed_over.iter().find(|passed| passed.issuer == name && now < passed.retry_at);
+            let early = bound.iter().find(|passed| passed.issuer == name && now < passed.retry_at);
             if let Some(early) = early.filter(|_| patience == Patience::Obeyed) {
                 asked.passed_over.push(early.clone());
                 continue;
             }
-            match self.ask_one(site, name, commission.snapshot.clock(), &earlier, lease).await {
+            match self.ask_one(site, name, clock, &earlier, lease).await {
                 Ok((bundle, class)) => {
                     let passed_over = asked.passed_over.clone();
                     let profile = site.profile.clone();
                     asked.made = Some((bundle, Origin { issuer: name.to_owned(), class, profile, passed_over }));
                     return Ok(asked);
                 }
-                Err(IssueError::Ended(ended)) => return Err(ended),
+                Err(IssueError::Ended(ended)) => return Err(Stopped::Lease(ended)),
+                Err(IssueError::Account(error)) => return Err(Stopped::Account(error)),
                 Err(IssueError::Refused { reason, hint, retry_after }) => {
                     self.progress.step(&site.name, &format!("{name} could not deliver: {reason}"));
-                    let retry_at = whole_seconds(now + retry_delay(earlier.failures + 1, retry_after));
+                    // Counted from the answer: the issuer may have taken minutes for it.
+                    let retry_at = whole_seconds(clock.now() + retry_delay(earlier.failures + 1, retry_after));
                     asked.passed_over.push(PassedOver { issuer: name.to_owned(), reason, retry_at });
                     asked.hint = hint;
                 }
@@ -178,11 +199,12 @@ impl Fleet {
         Ok((bundle, named.class))
     }
 
-    /// An order of an earlier attempt with the same issuer for the same thing.
+    /// An order of an earlier attempt with the same issuer for the same thing, if the fleet itself wrote it down.
     fn unfinished(&self, issuer: &str, wanted: &Wanted, earlier: &LeaseRecord) -> Option<Order> {
         let order = earlier.order.as_ref().filter(|order| order.issuer == issuer && order.wanted == *wanted)?;
         // An order whose key does not open can only be placed anew; the old one runs out by itself.
-        let key = PrivateKey::from_pem(&self.seal.open(&order.key).ok()?).ok()?;
+        let beside = order.beside(&earlier.site, earlier.generation);
+        let key = PrivateKey::from_pem(&self.seal.open(&order.key, &beside.each_ref().map(String::as_str)).ok()?).ok()?;
         Some(Order { url: order.url.clone(), key })
     }
 

@@ -1,6 +1,6 @@
 //! A lease while it is held: refreshed, written to, confirmed, and given back.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::Mutex;
@@ -13,7 +13,7 @@ use super::seal::Seal;
 use crate::datastore::{Datastore, DatastoreError, Put, PutMode};
 use crate::domain::lease::{REFRESH_EVERY, TRUSTED_FOR};
 use crate::domain::object_key::ObjectKey;
-use crate::domain::record::{self, LeaseRecord, LeaseState, OrderRecord, Wanted};
+use crate::domain::record::{self, LeaseRecord, LeaseState, OrderRecord, Sealed, Wanted};
 use crate::domain::site::SiteName;
 use crate::issuer::{LeaseEnded, Order};
 use crate::system::error_chain::in_full;
@@ -29,6 +29,8 @@ struct Inner {
     site: SiteName,
     key: ObjectKey,
     written: Mutex<Written>,
+    /// What the store answered when it was needed.
+    failure: std::sync::Mutex<Option<DatastoreError>>,
     /// Cancelled when the lease is known to be lost.
     lost: CancellationToken,
     /// Cancelled when the person wants the program to end.
@@ -46,7 +48,8 @@ impl HeldLease {
     pub fn hold(store: Arc<dyn Datastore>, site: SiteName, record: LeaseRecord, sent: Instant, interrupt: CancellationToken) -> Self {
         let key = ObjectKey::lease(&site, record.generation, record.attempt);
         let written = Mutex::new(Written { record, at: sent });
-        let inner = Arc::new(Inner { store, site, key, written, lost: CancellationToken::new(), interrupt });
+        let inner =
+            Arc::new(Inner { store, site, key, written, failure: std::sync::Mutex::default(), lost: CancellationToken::new(), interrupt });
         let refreshing = tokio::spawn(refresh(Arc::clone(&inner)));
         Self { inner, refreshing }
     }
@@ -58,8 +61,15 @@ impl HeldLease {
 
     /// Ends the lease with its outcome. The record stays: it tells the fleet what happened.
     pub async fn end(self, change: impl FnOnce(&mut LeaseRecord)) -> Result<(), DatastoreError> {
+        // A refresh that is under way ends first: called off in the middle, it could still arrive after the outcome.
+        let mut written = self.inner.written.lock().await;
         self.refreshing.abort();
-        self.inner.write(change).await
+        self.inner.write_over(&mut written, change).await
+    }
+
+    /// Why the store did not let an issuer go on, where that is why the work stopped.
+    pub fn take_failure(&self) -> Option<DatastoreError> {
+        self.inner.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether the lease is still ours: refreshed lately, and nobody has created a later attempt.
@@ -71,7 +81,7 @@ impl HeldLease {
         let own = self.inner.key.clone();
         let prefix = ObjectKey::leases_prefix(&self.inner.site, generation);
         let later = self.inner.store.list(&prefix, Some(own.as_str())).await;
-        let later = later.map_err(|error| LeaseEnded::Lost(format!("it could not be confirmed: {}", in_full(&error))))?;
+        let later = later.map_err(|error| self.inner.fail(error))?;
         let unrefreshed = self.inner.written.lock().await.at.elapsed();
         if !later.entries.is_empty() {
             return Err(self.inner.lose("another machine has taken over"));
@@ -97,6 +107,10 @@ impl Drop for HeldLease {
 impl Inner {
     async fn write(&self, change: impl FnOnce(&mut LeaseRecord)) -> Result<(), DatastoreError> {
         let mut written = self.written.lock().await;
+        self.write_over(&mut written, change).await
+    }
+
+    async fn write_over(&self, written: &mut Written, change: impl FnOnce(&mut LeaseRecord)) -> Result<(), DatastoreError> {
         let mut record = written.record.clone();
         change(&mut record);
         let sent = Instant::now();
@@ -104,6 +118,13 @@ impl Inner {
         debug_assert_eq!(put, Put::Stored, "an overwrite is never refused");
         *written = Written { record, at: sent };
         Ok(())
+    }
+
+    /// Keeps an error of the store for whoever ends the run: it says more than that the lease was lost.
+    fn fail(&self, error: DatastoreError) -> LeaseEnded {
+        let ended = LeaseEnded::Lost(in_full(&error));
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        ended
     }
 
     fn lose(&self, why: &str) -> LeaseEnded {
@@ -142,10 +163,13 @@ pub struct IssuerLease<'a> {
 #[async_trait]
 impl crate::issuer::Lease for IssuerLease<'_> {
     async fn record_order(&self, order: &Order) -> Result<(), LeaseEnded> {
-        let key = self.seal.close(&order.key.to_pem()).map_err(|error| LeaseEnded::Lost(in_full(&error)))?;
-        let order = OrderRecord { issuer: self.issuer.to_owned(), url: order.url.clone(), wanted: self.wanted.clone(), key };
-        let written = self.lease.inner.write(|record| record.order = Some(order)).await;
-        written.map_err(|error| LeaseEnded::Lost(format!("the order could not be written down: {}", in_full(&error))))
+        let inner = &self.lease.inner;
+        let unsealed = Sealed::None { plaintext: String::new() };
+        let mut record = OrderRecord { issuer: self.issuer.to_owned(), url: order.url.clone(), wanted: self.wanted.clone(), key: unsealed };
+        let beside = record.beside(&inner.site.file_name(), self.lease.record().await.generation);
+        let key = self.seal.close(&order.key.to_pem(), &beside.each_ref().map(String::as_str));
+        record.key = key.map_err(|error| LeaseEnded::Lost(in_full(&error)))?;
+        inner.write(|lease| lease.order = Some(record)).await.map_err(|error| inner.fail(error))
     }
 
     async fn confirm(&self) -> Result<(), LeaseEnded> {

@@ -7,10 +7,10 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::domain::certificate::hex;
-use crate::domain::record::{BundleRecord, Sealed};
+use crate::domain::record::Sealed;
 
 /// Separates the keys of our proofs from any other use of the identity.
-const PROOF_CONTEXT: &[u8] = b"certfleet bundle proof, format 1\n";
+const PROOF_CONTEXT: &[u8] = b"certfleet proof, format 1\n";
 
 /// How secrets are kept in the datastore.
 #[derive(Clone)]
@@ -65,45 +65,40 @@ impl Seal {
         }
     }
 
-    /// Seals a secret text.
-    pub fn close(&self, secret: &str) -> Result<Sealed, SealError> {
+    /// Seals a secret text, and proves that a holder of the identity wrote it together with `beside`: what it is, and every field of
+    /// its record that is acted on. Anybody can encrypt *to* the fleet; only the fleet can make the proof.
+    pub fn close(&self, secret: &str, beside: &[&str]) -> Result<Sealed, SealError> {
         match self {
             Self::Age { identity, .. } => {
                 let recipient = identity.to_public();
                 let ciphertext = age::encrypt_and_armor(&recipient, secret.as_bytes()).map_err(|_| SealError::Failed)?;
-                Ok(Sealed::Age { recipient: recipient.to_string(), ciphertext })
+                let proof = hex(hmac::sign(&proof_key(identity), &proof_text(secret, beside)).as_ref());
+                Ok(Sealed::Age { recipient: recipient.to_string(), ciphertext, proof })
             }
             Self::None => Ok(Sealed::None { plaintext: secret.to_owned() }),
         }
     }
 
-    /// Opens what [`Seal::close`] made. What lies in the clear is opened by anybody: an identity may come later than the first bundle.
-    pub fn open(&self, sealed: &Sealed) -> Result<Zeroizing<String>, SealError> {
-        let (recipient, ciphertext) = match sealed {
-            Sealed::None { plaintext } => return Ok(Zeroizing::new(plaintext.clone())),
-            Sealed::Age { recipient, ciphertext } => (recipient.clone(), ciphertext),
+    /// Opens what [`Seal::close`] made beside the same fields. A sealed fleet takes nothing that lies in the clear: whoever can write
+    /// to the bucket could have put it there.
+    pub fn open(&self, sealed: &Sealed, beside: &[&str]) -> Result<Zeroizing<String>, SealError> {
+        let (identity, origin, recipient, ciphertext, proof) = match (self, sealed) {
+            (Self::None, Sealed::None { plaintext }) => return Ok(Zeroizing::new(plaintext.clone())),
+            (Self::None, Sealed::Age { recipient, .. }) => return Err(SealError::NoIdentity { recipient: recipient.clone() }),
+            (Self::Age { .. }, Sealed::None { .. }) => return Err(SealError::Forged),
+            (Self::Age { identity, origin }, Sealed::Age { recipient, ciphertext, proof }) => {
+                (identity, origin, recipient, ciphertext, proof)
+            }
         };
-        let Self::Age { identity, origin } = self else { return Err(SealError::NoIdentity { recipient }) };
         let own = identity.to_public().to_string();
-        if own != recipient {
-            return Err(SealError::OtherRecipient { recipient, origin: origin.clone(), own });
+        if own != *recipient {
+            return Err(SealError::OtherRecipient { recipient: recipient.clone(), origin: origin.clone(), own });
         }
-        let bytes = age::decrypt(identity, ciphertext.as_bytes()).map_err(|_| SealError::Altered)?;
-        String::from_utf8(bytes).map(Zeroizing::new).map_err(|_| SealError::Altered)
-    }
-
-    /// Proves that a holder of the identity vouches for a record. Anybody can encrypt *to* the fleet; only the fleet can make this.
-    /// `None` where nothing is sealed.
-    pub fn prove(&self, record: &BundleRecord, key_pem: &str) -> Option<String> {
-        let Self::Age { identity, .. } = self else { return None };
-        Some(hex(hmac::sign(&proof_key(identity), &proof_text(record, key_pem)).as_ref()))
-    }
-
-    /// Checks the proof of a record whose key has been opened.
-    pub fn check_proof(&self, record: &BundleRecord, key_pem: &str) -> Result<(), SealError> {
-        let (Self::Age { identity, .. }, Sealed::Age { .. }) = (self, &record.key) else { return Ok(()) };
-        let proof = record.proof.as_deref().and_then(unhex).ok_or(SealError::Forged)?;
-        hmac::verify(&proof_key(identity), &proof_text(record, key_pem), &proof).map_err(|_| SealError::Forged)
+        let bytes = Zeroizing::new(age::decrypt(identity, ciphertext.as_bytes()).map_err(|_| SealError::Altered)?);
+        let secret = std::str::from_utf8(&bytes).map_err(|_| SealError::Altered)?;
+        let proof = unhex(proof).ok_or(SealError::Forged)?;
+        hmac::verify(&proof_key(identity), &proof_text(secret, beside), &proof).map_err(|_| SealError::Forged)?;
+        Ok(Zeroizing::new(secret.to_owned()))
     }
 }
 
@@ -119,13 +114,11 @@ fn proof_key(identity: &x25519::Identity) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, &material)
 }
 
-/// The fields that a record is acted on by, each with its length before it, so that no two records have the same text.
-fn proof_text(record: &BundleRecord, key_pem: &str) -> Zeroizing<Vec<u8>> {
-    let generation = record.generation.to_string();
-    let class = record.issuer_class.name().to_owned();
-    let profile = record.profile.clone().unwrap_or_default();
-    let mut text = Zeroizing::new(Vec::new());
-    for field in [&record.site, &generation, &record.issuer, &class, &profile, &record.fullchain, key_pem] {
+/// Every field with its length before it, so that no two lists of fields have the same text.
+fn proof_text(secret: &str, beside: &[&str]) -> Zeroizing<Vec<u8>> {
+    let fields = beside.iter().copied().chain([secret]);
+    let mut text = Zeroizing::new(Vec::with_capacity(fields.clone().map(|field| field.len() + 8).sum()));
+    for field in fields {
         text.extend_from_slice(&(field.len() as u64).to_be_bytes());
         text.extend_from_slice(field.as_bytes());
     }

@@ -16,7 +16,6 @@ pub struct Snapshot {
     clock: StoreClock,
     highest: BTreeMap<SiteName, Generation>,
     leases: BTreeMap<(SiteName, Generation), (Attempt, DateTime<Utc>)>,
-    manifest: bool,
 }
 
 /// The store's time, carried on by this machine's monotonic clock. Only the store says what time it is.
@@ -58,8 +57,7 @@ impl Snapshot {
     }
 
     fn read(listing: &Listing) -> Self {
-        let mut snapshot =
-            Self { clock: StoreClock::showing(listing.now), highest: BTreeMap::new(), leases: BTreeMap::new(), manifest: false };
+        let mut snapshot = Self { clock: StoreClock::showing(listing.now), highest: BTreeMap::new(), leases: BTreeMap::new() };
         for entry in &listing.entries {
             match entry.key.listed() {
                 Listed::Bundle(site, generation) => {
@@ -72,16 +70,10 @@ impl Snapshot {
                         *latest = (attempt, entry.last_modified);
                     }
                 }
-                Listed::Manifest => snapshot.manifest = true,
-                Listed::Other => {}
+                Listed::Manifest | Listed::Other => {}
             }
         }
         snapshot
-    }
-
-    /// Whether the datastore has been used before.
-    pub fn has_manifest(&self) -> bool {
-        self.manifest
     }
 
     /// Whether it holds any bundle.

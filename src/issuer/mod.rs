@@ -86,6 +86,9 @@ pub enum IssueError {
     /// The work was stopped, which says nothing about the issuer.
     #[error(transparent)]
     Ended(#[from] LeaseEnded),
+    /// The fleet's account could not be read or kept, which says nothing about the issuer.
+    #[error(transparent)]
+    Account(#[from] acme::AccountsError),
     /// The issuer could not deliver.
     #[error("{reason}")]
     Refused {

@@ -40,6 +40,7 @@ pub fn switch(staged: &Path, target: &Path, previous: &Path, owned: &[&str]) -> 
         }
         Err(error) => return Err(failed("put in place", target)(error.into())),
     }
+    move_directories_along(previous, target)?;
     sync_parent(target)?;
     sync_parent(previous)
 }
@@ -70,6 +71,21 @@ pub fn holds(path: &Path, bytes: &[u8], mode: u32) -> bool {
     mode_is && fs::read(path).is_ok_and(|found| found == bytes)
 }
 
+/// Directories cannot be linked: they follow after the switch. None is ours.
+fn move_directories_along(from: &Path, to: &Path) -> Result<(), FileError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| FileError { operation: "carry along", path, source }
+    };
+    for entry in fs::read_dir(from).map_err(failed(from))? {
+        let entry = entry.map_err(failed(from))?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            fs::rename(entry.path(), to.join(entry.file_name())).map_err(failed(&entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
 /// Links, rather than moves, what is not ours: until the switch the old directory stays whole.
 fn carry_along(from: &Path, to: &Path, owned: &[&str]) -> Result<(), FileError> {
     let failed = |operation: &'static str, path: &Path| {
@@ -79,7 +95,7 @@ fn carry_along(from: &Path, to: &Path, owned: &[&str]) -> Result<(), FileError> 
     for entry in fs::read_dir(from).map_err(failed("list", from))? {
         let entry = entry.map_err(failed("list", from))?;
         let stranger = entry.file_name().to_str().is_none_or(|name| !owned.contains(&name));
-        if stranger && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+        if stranger && entry.file_type().is_ok_and(|kind| !kind.is_dir()) {
             let place = to.join(entry.file_name());
             fs::hard_link(entry.path(), &place).map_err(failed("carry along", &entry.path()))?;
         }
@@ -119,6 +135,8 @@ mod tests {
         assert_eq!(read(&path("live/key")), "new key");
 
         fs::write(path("live/notes.txt"), "a person's").expect("a file");
+        directory(&path("live/old-keys"), &[("1.pem", "older")]);
+        std::os::unix::fs::symlink("key", path("live/current")).expect("a link");
         directory(&path("newer"), &[("key", "newer key")]);
         switch(&path("newer"), &path("live"), &path("old"), &["key"]).expect("a second switch");
         assert_eq!(read(&path("live/key")), "newer key");
@@ -129,6 +147,7 @@ mod tests {
         directory(&path("newest"), &[("key", "newest key")]);
         switch(&path("newest"), &path("live"), &path("old"), &["key"]).expect("a third switch");
         assert_eq!((read(&path("live/key")), read(&path("old/key"))), ("newest key".to_owned(), "newer key".to_owned()));
+        assert_eq!((read(&path("live/old-keys/1.pem")), read(&path("live/current"))), ("older".to_owned(), "newest key".to_owned()));
     }
 
     #[test]

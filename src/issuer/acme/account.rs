@@ -9,7 +9,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::attempts::Attempts;
-use super::refusal::{Step, chain, explain};
+use super::refusal::{Step, explain};
 use super::{AcmeIssuer, OpenAccount};
 use crate::issuer::{IssueError, Lease};
 
@@ -77,7 +77,7 @@ impl AcmeIssuer {
     }
 
     async fn open_account(&self, lease: &dyn Lease) -> Result<Account, IssueError> {
-        match self.options.accounts.load().await.map_err(|error| not_kept(&error))? {
+        match self.options.accounts.load().await? {
             Some(kept) => self.open_kept(&kept).await,
             None => self.open_new(lease).await,
         }
@@ -87,7 +87,7 @@ impl AcmeIssuer {
     async fn open_new(&self, lease: &dyn Lease) -> Result<Account, IssueError> {
         lease.progress("opening an account");
         let (account, mine) = self.register().await?;
-        let kept = self.options.accounts.keep_first(mine.clone()).await.map_err(|error| not_kept(&error))?;
+        let kept = self.options.accounts.keep_first(mine.clone()).await?;
         if *kept == *mine {
             return Ok(account);
         }
@@ -140,8 +140,4 @@ impl AcmeIssuer {
             retry_after: None,
         }
     }
-}
-
-fn not_kept(error: &AccountsError) -> IssueError {
-    IssueError::Refused { reason: chain(error), hint: error.hint.clone(), retry_after: None }
 }
