@@ -14,8 +14,11 @@ use certfleet::domain::trust::Trust;
 use certfleet::fleet::bundle_object;
 use certfleet::fleet::issuers::Anchors;
 use certfleet::fleet::report::Outcome;
+use certfleet::fleet::seal::Seal;
+use certfleet::fleet::snapshot::Snapshot;
 use certfleet::issuer::self_signed::SelfSigned;
 use certfleet::issuer::{Issuer as _, Request};
+use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 
 use self::machine::{DAY, Loss, World, forced, site};
@@ -298,14 +301,13 @@ async fn whoever_wins_a_lease_looks_again() {
 
 /// A bundle that somebody else had issued.
 async fn strange_bundle() -> (Bundle, bundle_object::Origin) {
+    strange_bundle_at(machine::start_time()).await
+}
+
+async fn strange_bundle_at(now: DateTime<Utc>) -> (Bundle, bundle_object::Origin) {
     let own = SelfSigned::new(90 * DAY);
-    let request = Request {
-        identifiers: site(&["ca"]).site.identifiers,
-        key_type: KeyType::EcdsaP256,
-        profile: None,
-        now: machine::start_time(),
-        unfinished: None,
-    };
+    let request =
+        Request { identifiers: site(&["ca"]).site.identifiers, key_type: KeyType::EcdsaP256, profile: None, now, unfinished: None };
     let bundle = own.issue(&request, &NoLease).await.expect("a bundle");
     let origin = bundle_object::Origin { issuer: "ca".to_owned(), class: IssuerClass::Acme, profile: None, passed_over: Vec::new() };
     (bundle, origin)
@@ -349,7 +351,7 @@ async fn objects_that_cannot_serve_are_refused_by_name_kept_and_passed_over() {
         match damage {
             "altered" => record.issuer = "spare".to_owned(),
             "sealed to a stranger" => {
-                let seal = certfleet::fleet::seal::Seal::Age { identity: stranger.clone(), origin: String::new() };
+                let seal = Seal::Age { identity: stranger.clone(), origin: String::new() };
                 record.key = seal.close("x", &[]).expect("sealed");
             }
             "copied from another site" => record.site = "other.example.test".to_owned(),
@@ -538,4 +540,156 @@ async fn what_a_person_supplies_becomes_the_next_generation_once() {
     assert_done(&machine.ensure(wanted).await, Source::Datastore, 2);
     assert_eq!(site(&["ca"]).intent, Intent::IfDue);
     assert_done(&machine.ensure(site(&["ca"])).await, Source::Datastore, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_can_have_the_fleet_finish_an_order_with_a_key_of_theirs() {
+    let theirs = strange_bundle().await.0.key().to_pem();
+    let stranger = Seal::Age { identity: age::x25519::Identity::generate(), origin: String::new() };
+    let world = World::new();
+    let in_the_clear = record::Sealed::None { plaintext: theirs.to_string() };
+    // Whoever knows the fleet's recipient can encrypt to it; but only with a proof of another identity.
+    let sealed_to_us = {
+        let recipient = world.identity.to_public();
+        let ciphertext = age::encrypt_and_armor(&recipient, theirs.as_bytes()).expect("encrypted");
+        let record::Sealed::Age { proof, .. } = stranger.close(&theirs, &[]).expect("sealed") else { panic!("sealed") };
+        record::Sealed::Age { recipient: recipient.to_string(), ciphertext, proof }
+    };
+    for key in [in_the_clear, sealed_to_us] {
+        let world = World { identity: world.identity.clone(), ..World::new() };
+        let machine = world.machine("build");
+        let order = record::OrderRecord {
+            issuer: "ca".to_owned(),
+            url: "https://ca.test/order/genuine".to_owned(),
+            wanted: record::Wanted { identifiers: vec!["www.example.test".to_owned()], key_type: KeyType::EcdsaP256, profile: None },
+            key,
+        };
+        let planted = LeaseRecord {
+            version: 1,
+            site: "www.example.test".to_owned(),
+            generation: Generation(1),
+            attempt: Attempt(1),
+            holder: world.machine("thief").fleet.holder,
+            state: LeaseState::Released,
+            order: Some(order),
+            failures: 0,
+            passed_over: Vec::new(),
+        };
+        world.overwrite(&lease_key(1, 1), record::write(&planted)).await;
+        assert_done(&machine.ensure(site(&["ca"])).await, Source::Issued, 1);
+        assert_eq!((world.ca.asked(), world.ca.resumed()), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_refuses_to_write_an_order_down_costs_one_order() {
+    let world = World::new();
+    let machine = world.machine("build");
+    world.store.lose_after(1, "leases/", Loss::Refused);
+    let report = machine.ensure(site(&["ca"])).await;
+    assert_eq!((report.outcome, world.ca.asked(), world.ca.issued()), (Outcome::Failed, 1, 0));
+    assert_eq!(report.problem.expect("a problem").hint, "allow overwrites");
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_times_count_from_the_answer() {
+    let world = World::new();
+    world.ca.think(Duration::from_secs(300));
+    world.ca.refuse("rate limited", Some(Duration::from_secs(240)));
+    let report = world.machine("build").ensure(site(&["ca"])).await;
+    let retry_at = report.problem.expect("a problem").retry_at.expect("a time");
+    assert_eq!((retry_at - machine::start_time()).num_seconds(), 540);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_site_that_somebody_else_is_at_holds_up_no_other() {
+    let world = World::new();
+    let (other, machine) = (world.machine("ws-1"), world.machine("build"));
+    let wanted: Vec<_> = (0..40)
+        .map(|number| {
+            let mut wanted = site(&["ca"]);
+            wanted.site.name = format!("site-{number}.example.test").parse().expect("a name");
+            wanted.site.identifiers = vec![wanted.site.name.identifier().clone()];
+            wanted
+        })
+        .collect();
+    world.ca.gate.forget_permits(1_000);
+    let holds = other.ensure(wanted[0].clone());
+    let works = async {
+        world.ca.arrived.acquire().await.expect("never closed").forget();
+        let snapshot = Snapshot::take(&*world.store).await.expect("a listing");
+        let run = machine.fleet.ensure(&wanted, &snapshot);
+        let watched = async {
+            // The gate lets through the 39 that are free; the first is held by a machine that takes its time.
+            world.ca.gate.add_permits(39);
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            let bundles = world.store.inner.list("bundles/", None).await.expect("a listing").entries.len();
+            world.ca.gate.add_permits(1);
+            bundles
+        };
+        tokio::join!(run, watched)
+    };
+    let (_, (reports, bundles)) = tokio::join!(holds, works);
+    assert!(bundles >= 39, "only {bundles} while one was held");
+    let order: Vec<_> = reports.iter().map(|report| report.site.clone()).collect();
+    assert_eq!(order, wanted.iter().map(|wanted| wanted.site.name.clone()).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_gives_up_waiting_says_so_and_keeps_what_serves() {
+    let world = World::new();
+    let (first, second) = (world.machine("ws-1"), world.machine("ws-2"));
+    assert_done(&second.ensure(site(&["ca"])).await, Source::Issued, 1);
+    tokio::time::advance(85 * DAY).await;
+    world.ca.gate.forget_permits(1_000);
+    let patient = async {
+        let report = second.ensure(site(&["ca"])).await;
+        world.ca.gate.add_permits(1_000);
+        report
+    };
+    let (made, report) = tokio::join!(first.ensure(site(&["ca"])), patient);
+    assert_eq!((report.outcome, report.in_place.expect("in place").generation), (Outcome::Temporary, Generation(1)));
+    assert!(report.problem.expect("a problem").what.contains("ws-1 has been making generation 2"));
+    assert_done(&made, Source::Issued, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publication_counts_even_when_the_leases_last_word_is_lost() {
+    let world = World::new();
+    let machine = world.machine("build");
+    world.store.lose_after(2, "leases/", Loss::Request);
+    assert_done(&machine.ensure(site(&["ca"])).await, Source::Issued, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_loses_the_race_to_publish_a_standby_follows() {
+    let world = World::new();
+    let machine = world.machine("build");
+    machine.ensure(site(&["ca"])).await;
+    world.store.inner.delete(&bundle_key(1)).await.expect("deleted");
+    tokio::time::advance(84 * DAY).await;
+    world.ca.refuse("the CA is down", None);
+    let (bundle, origin) = strange_bundle_at(machine::start_time() + 84 * DAY).await;
+    let name = site(&["ca"]).site.name;
+    let object = bundle_object::compose(&world.seal(), &name, Generation(1), &bundle, &origin, &world.machine("ws-2").fleet.holder);
+    world.store.precede("bundles/", bundle_key(1), object.expect("an object").to_vec());
+    assert_done(&machine.ensure(site(&["ca"])).await, Source::Datastore, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standby_that_is_published_does_not_make_the_fleet_forget_when_to_ask_again() {
+    let world = World::new();
+    let machine = world.machine("build");
+    machine.ensure(site(&["ca"])).await;
+    world.store.inner.delete(&bundle_key(1)).await.expect("deleted");
+    tokio::time::advance(84 * DAY).await;
+    world.ca.refuse("rate limited", Some(2 * DAY));
+    let asked = world.ca.asked();
+    for _ in 0..3 {
+        assert_eq!(machine.ensure(site(&["ca"])).await.outcome, Outcome::Degraded);
+        tokio::time::advance(DAY / 2).await;
+    }
+    assert_eq!(world.ca.asked() - asked, 1);
+    tokio::time::advance(DAY).await;
+    assert_eq!(machine.ensure(site(&["ca"])).await.outcome, Outcome::Done);
 }

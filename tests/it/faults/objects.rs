@@ -33,7 +33,7 @@ const SPOILED: &[(&str, Change, &str)] = &[
         |object| rewrite(object, |record| record["issuer"] = json!("letsencrypt")),
         "its proof is missing or wrong: it was not written by this fleet",
     ),
-    ("unproven", |object| rewrite(object, |record| record["proof"] = json!(null)), "its proof is missing or wrong"),
+    ("unproven", |object| rewrite(object, |record| record["key"]["proof"] = json!("")), "its proof is missing or wrong"),
     (
         "its ciphertext altered",
         |object| {

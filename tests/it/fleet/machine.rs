@@ -42,6 +42,10 @@ pub struct TestCa {
     issued: AtomicUsize,
     asked: AtomicUsize,
     refusals: Mutex<Vec<(String, Option<Duration>)>>,
+    /// How long it takes to refuse.
+    thinks: Mutex<Duration>,
+    /// How many orders of earlier attempts it was given to finish.
+    resumed: AtomicUsize,
     /// Orders that were finalized, by URL: a resumed one yields the same certificate.
     orders: Mutex<BTreeMap<String, Bundle>>,
     /// Holds every issuance before its finalization until a permit is added.
@@ -59,6 +63,8 @@ impl TestCa {
             issued: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
             refusals: Mutex::default(),
+            thinks: Mutex::default(),
+            resumed: AtomicUsize::new(0),
             orders: Mutex::default(),
             gate: Semaphore::new(1_000),
             arrived: Semaphore::new(0),
@@ -74,6 +80,15 @@ impl TestCa {
         self.asked.load(Ordering::SeqCst)
     }
 
+    pub fn resumed(&self) -> usize {
+        self.resumed.load(Ordering::SeqCst)
+    }
+
+    /// Takes this long for every refusal.
+    pub fn think(&self, how_long: Duration) {
+        *self.thinks.lock().expect("no panic") = how_long;
+    }
+
     /// Refuses the next issuance.
     pub fn refuse(&self, reason: &str, retry_after: Option<Duration>) {
         self.refusals.lock().expect("no panic").push((reason.to_owned(), retry_after));
@@ -84,7 +99,11 @@ impl TestCa {
 impl Issuer for TestCa {
     async fn issue(&self, request: &Request, lease: &dyn Lease) -> Result<Bundle, IssueError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        if let Some((reason, retry_after)) = self.refusals.lock().expect("no panic").pop() {
+        self.resumed.fetch_add(usize::from(request.unfinished.is_some()), Ordering::SeqCst);
+        let refusal = self.refusals.lock().expect("no panic").pop();
+        if let Some((reason, retry_after)) = refusal {
+            let thinks = *self.thinks.lock().expect("no panic");
+            tokio::time::sleep(thinks).await;
             return Err(IssueError::Refused { reason, hint: "none".to_owned(), retry_after });
         }
         let known = |order: &Order| self.orders.lock().expect("no panic").get(&order.url).cloned();
@@ -111,7 +130,7 @@ impl Issuer for TestCa {
 #[derive(Debug)]
 pub struct Lossy {
     pub inner: Arc<MemoryDatastore>,
-    faults: Mutex<Vec<(&'static str, Loss)>>,
+    faults: Mutex<Vec<(&'static str, usize, Loss)>>,
     intruders: Mutex<Vec<(&'static str, ObjectKey, Vec<u8>)>>,
     pub calls: Mutex<Vec<String>>,
 }
@@ -121,6 +140,8 @@ pub struct Lossy {
 pub enum Loss {
     Request,
     Reply,
+    /// Not lost at all: the store will not have it, now or later.
+    Refused,
 }
 
 impl Lossy {
@@ -135,7 +156,12 @@ impl Lossy {
 
     /// Loses the next put to a key that begins with `prefix`.
     pub fn lose(&self, prefix: &'static str, loss: Loss) {
-        self.faults.lock().expect("no panic").push((prefix, loss));
+        self.lose_after(0, prefix, loss);
+    }
+
+    /// The same, after so many that arrive.
+    pub fn lose_after(&self, good: usize, prefix: &'static str, loss: Loss) {
+        self.faults.lock().expect("no panic").push((prefix, good, loss));
     }
 
     /// Right before the next put to a key that begins with `prefix`, somebody else stores an object.
@@ -176,11 +202,19 @@ impl Datastore for Lossy {
         }
         let fault = {
             let mut faults = self.faults.lock().expect("no panic");
-            let at = faults.iter().position(|(prefix, _)| key.as_str().starts_with(prefix));
-            at.map(|at| faults.remove(at).1)
+            let at = faults.iter().position(|(prefix, ..)| key.as_str().starts_with(prefix));
+            match at {
+                Some(at) if faults[at].1 == 0 => Some(faults.remove(at).2),
+                Some(at) => {
+                    faults[at].1 -= 1;
+                    None
+                }
+                None => None,
+            }
         };
         match fault {
             Some(Loss::Request) => Err(Self::lost()),
+            Some(Loss::Refused) => Err(DatastoreError { kind: FailureKind::Lasting, hint: "allow overwrites".to_owned(), ..Self::lost() }),
             Some(Loss::Reply) => self.inner.put(key, body, mode).await.and(Err(Self::lost())),
             None => self.inner.put(key, body, mode).await,
         }
