@@ -613,24 +613,26 @@ async fn a_site_that_somebody_else_is_at_holds_up_no_other() {
             wanted
         })
         .collect();
-    world.ca.gate.forget_permits(1_000);
-    let holds = other.ensure(wanted[0].clone());
-    let works = async {
-        world.ca.arrived.acquire().await.expect("never closed").forget();
-        let snapshot = Snapshot::take(&*world.store).await.expect("a listing");
-        let run = machine.fleet.ensure(&wanted, &snapshot);
-        let watched = async {
-            // The gate lets through the 39 that are free; the first is held by a machine that takes its time.
-            world.ca.gate.add_permits(39);
-            tokio::time::sleep(Duration::from_secs(60)).await;
-            let bundles = world.store.inner.list("bundles/", None).await.expect("a listing").entries.len();
-            world.ca.gate.add_permits(1);
-            bundles
-        };
-        tokio::join!(run, watched)
+    let held = LeaseRecord {
+        version: 1,
+        site: wanted[0].site.name.file_name(),
+        generation: Generation(1),
+        attempt: Attempt(1),
+        holder: other.fleet.holder.clone(),
+        state: LeaseState::Held,
+        order: None,
+        failures: 0,
+        passed_over: Vec::new(),
     };
-    let (_, (reports, bundles)) = tokio::join!(holds, works);
-    assert!(bundles >= 39, "only {bundles} while one was held");
+    world.overwrite(&ObjectKey::lease(&wanted[0].site.name, Generation(1), Attempt(1)), record::write(&held)).await;
+    let snapshot = Snapshot::take(&*world.store).await.expect("a listing");
+    let watched = async {
+        // Half the life of the lease.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        world.store.inner.list("bundles/", None).await.expect("a listing").entries.len()
+    };
+    let (reports, bundles) = tokio::join!(machine.fleet.ensure(&wanted, &snapshot), watched);
+    assert_eq!(bundles, 39, "while one was held");
     let order: Vec<_> = reports.iter().map(|report| report.site.clone()).collect();
     assert_eq!(order, wanted.iter().map(|wanted| wanted.site.name.clone()).collect::<Vec<_>>());
 }
