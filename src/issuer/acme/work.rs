@@ -20,7 +20,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// A CA that has not looked by then may not look at all (it may have validated the name before), or is slow: it is asked anyway.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
-/// How often an order is finalized: again only where the answer was lost and the CA had not heard of it.
+/// How often an order is finalized: again only where the CA takes back that it is ready, or has nothing to show for it.
 const FINALIZATIONS: u32 = 3;
 
 /// The longest token that is accepted, in characters; CAs use 43 (RFC 8555 section 8.3 asks for 128 bits, 22 characters).
@@ -245,15 +245,19 @@ impl Work<'_> {
     }
 
     async fn finalize(&mut self) -> Result<(), IssueError> {
-        self.lease.confirm().await?;
         self.lease.progress("having the certificate signed");
         let request = new_key::signing_request(&self.key, &self.request.identifiers).map_err(|error| no_key(&error))?;
         let mut attempts = Attempts::default();
         loop {
+            self.lease.confirm().await?;
             let Err(error) = self.order.finalize_csr(&request).await else { return Ok(()) };
+            let not_ready = is_of_kind(&error, "orderNotReady");
             // Whether the CA has heard it is unknown: the order tells.
-            if is_passing(&error) || is_of_kind(&error, "orderNotReady") {
-                return self.look(Step::Finalize).await;
+            if not_ready || is_passing(&error) {
+                self.look(Step::Finalize).await?;
+                if not_ready || self.order.state().status != OrderStatus::Ready {
+                    return Ok(());
+                }
             }
             attempts.again(error).await.map_err(|error| self.refused(Step::Finalize, &error))?;
         }

@@ -80,6 +80,17 @@ fn rows() -> Vec<Row> {
             "dig CAA",
         ),
         row(Finalize, problem(400, "badCSR", "weak key", None), &["weak key"], "key_type"),
+        Row {
+            times: 99,
+            retry_after_seconds: Some(120),
+            ..row(
+                Finalize,
+                problem(503, "serverInternal", "the signer is away", Some("120")),
+                &["the signer is away", "503", "finalize the order"],
+                "status page",
+            )
+        },
+        Row { times: 99, ..row(Finalize, Fault::Page(502, "no signer"), &["status 502", "no signer", "finalize"], "status page") },
         row(Certificate, problem(403, "unauthorized", "not yours", None), &["not yours", "fetch the certificate"], "account"),
         row(Authorization, tokens("../../../etc/passwd"), &["does not keep to the rules", "base64url"], "another issuer"),
         row(Authorization, tokens("$(touch /tmp/x)"), &["base64url"], "another issuer"),
