@@ -181,6 +181,8 @@ impl AcmeIssuer {
             Ok(bundle) => Ok(Some(bundle)),
             Err(Setback::Useless(error)) => {
                 tracing::info!(issuer = self.options.name, %error, "the earlier order is of no use: placing another");
+                // Its answers are for tokens that nobody asks for any more.
+                work.answers.take_away(lease).await;
                 Ok(None)
             }
             Err(Setback::Failed(error)) => Err(error),

@@ -95,6 +95,11 @@ impl Refusal {
         self.kind() == kind
     }
 
+    /// Whether it is the CA that speaks, in the words of RFC 8555.
+    fn is_acme(&self) -> bool {
+        self.document.kind.starts_with(TYPE_PREFIX)
+    }
+
     fn kind(&self) -> &str {
         short(&self.document.kind)
     }
@@ -173,10 +178,17 @@ pub(super) fn is_passing(error: &Error) -> bool {
     }
 }
 
-/// Whether the CA no longer knows what was asked about, or does not let us have it.
+/// Whether the CA no longer knows what was asked about, or does not let us have it. A proxy's page does not say so, unless it is a plain
+/// "not found": an order that was given up for less would be placed, and issued, a second time.
 pub(super) fn is_gone(error: &Error) -> bool {
-    matches!(http_failure(error), Some(HttpFailure::Refused(refusal))
-        if refusal.status.is_client_error() && !refusal.is("rateLimited") && !refusal.is("accountDoesNotExist"))
+    let Some(HttpFailure::Refused(refusal)) = http_failure(error) else { return false };
+    match refusal.status {
+        StatusCode::NOT_FOUND | StatusCode::GONE => !refusal.is("rateLimited") && !refusal.is("accountDoesNotExist"),
+        StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED => {
+            refusal.is_acme() && (refusal.is("malformed") || refusal.is("unauthorized"))
+        }
+        _ => false,
+    }
 }
 
 /// Whether it is of this ACME error type.

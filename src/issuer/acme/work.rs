@@ -76,7 +76,8 @@ impl Work<'_> {
             OrderStatus::Valid => return Ok(true),
             OrderStatus::Pending | OrderStatus::Ready | OrderStatus::Processing => {}
         }
-        if state.profile.is_some() && state.profile != self.request.profile {
+        // Where none is wanted, the CA may have chosen one and say so.
+        if self.request.profile.is_some() && state.profile.is_some() && state.profile != self.request.profile {
             return Ok(false);
         }
         let mut attempts = Attempts::default();
@@ -131,10 +132,9 @@ impl Work<'_> {
                 }
                 OrderStatus::Processing => self.wait(&mut pace, Step::Finalize).await?,
                 OrderStatus::Valid => return self.download().await,
-                OrderStatus::Invalid => {
-                    let step = if finalizations == 0 { Step::Validation } else { Step::Finalize };
-                    return Err(self.invalid(step).await.into());
-                }
+                // One that was placed before may have been spoilt long ago, by an answer that was not there at the time.
+                OrderStatus::Invalid if finalizations == 0 => return Err(Setback::Useless(self.invalid(Step::Validation).await)),
+                OrderStatus::Invalid => return Err(Setback::Failed(self.invalid(Step::Finalize).await)),
             }
         }
     }

@@ -54,6 +54,65 @@ async fn an_order_is_taken_up_wherever_it_was_left() {
     }
 }
 
+/// A proxy's page says nothing about the order: whoever placed another for it would have two certificates issued.
+#[tokio::test]
+async fn an_order_is_kept_when_something_before_the_ca_refuses() {
+    let pebble = Pebble::start(PebbleOptions::default()).await;
+    let front = CaFront::start(&pebble);
+    let issuer = issuer_behind(&front, standalone(&pebble));
+    let names = ["www.example.com"];
+    let order = leave_behind(&front, &issuer, &[(Certificate, down())], &names).await;
+    for resource in [Resource::Order, Certificate] {
+        for status in [400, 401, 403, 407, 408, 425, 429] {
+            front.inject(resource, 1, Fault::Page(status, "<html>not now</html>"));
+            let wanted = Request { unfinished: Some(order.clone()), ..request(&names) };
+            let Err(IssueError::Refused { reason, .. }) = issuer.issue(&wanted, &HeldLease::new()).await else {
+                panic!("{resource:?} {status}: not refused")
+            };
+            assert!(reason.contains("not now"), "{resource:?} {status}: {reason}");
+        }
+    }
+    resume(&issuer, &names, order).await;
+    assert_eq!((front.count(NewOrder), pebble.issued()), (1, 1));
+}
+
+#[tokio::test]
+async fn an_order_that_fails_only_now_is_replaced_once() {
+    let pebble = Pebble::start(PebbleOptions::default()).await;
+    let front = CaFront::start(&pebble);
+    let issuer = issuer_behind(&front, standalone(&pebble));
+    let names = ["www.example.com"];
+    let order = leave_behind(&front, &issuer, &[(Authorization, down())], &names).await;
+    let invalid = Fault::rewritten(|order| order["status"] = "invalid".into());
+    front.inject(Resource::Order, 1, Fault::rewritten(|_| {}));
+    front.inject(Resource::Order, 1, invalid.clone());
+    let (bundle, lease) = resume(&issuer, &names, order.clone()).await;
+    assert_eq!(bundle.key(), &lease.last_order().expect("the new order was recorded").key);
+    assert_eq!(front.count(NewOrder), 2);
+
+    // A fresh one that fails as well is the end of it.
+    let order = leave_behind(&front, &issuer, &[(Authorization, down())], &names).await;
+    front.inject(Resource::Order, 1, Fault::rewritten(|_| {}));
+    front.inject(Resource::Order, 99, invalid);
+    let wanted = Request { unfinished: Some(order), ..request(&names) };
+    let failed = issuer.issue(&wanted, &HeldLease::new()).await;
+    assert!(matches!(failed, Err(IssueError::Refused { .. })), "{failed:?}");
+    assert_eq!(front.count(NewOrder), 4);
+    assert_port_free(&pebble);
+}
+
+#[tokio::test]
+async fn a_profile_that_the_ca_chose_by_itself_is_no_obstacle() {
+    let pebble = Pebble::start(PebbleOptions::default()).await;
+    let front = CaFront::start(&pebble);
+    let issuer = issuer_behind(&front, standalone(&pebble));
+    let names = ["www.example.com"];
+    let order = leave_behind(&front, &issuer, &[(Authorization, down())], &names).await;
+    front.inject(Resource::Order, 99, Fault::rewritten(|order| order["profile"] = "classic".into()));
+    resume(&issuer, &names, order).await;
+    assert_eq!(front.count(NewOrder), 1);
+}
+
 #[tokio::test]
 async fn an_order_that_the_ca_works_on_is_waited_for() {
     let pebble = Pebble::start(PebbleOptions::default()).await;
