@@ -41,6 +41,9 @@ const IDLE: Duration = Duration::from_secs(50);
 /// More than any honest answer: a chain is a few kilobytes, a directory or an order of a hundred names some tens.
 const LARGEST_ANSWER_BYTES: usize = 1024 * 1024;
 
+/// No more than this is made of a `Retry-After`: it is added to clocks, which have an end, and no CA means longer.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// By whom the TLS certificate of the directory must be signed.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Trust {
@@ -189,14 +192,17 @@ fn host(uri: &Uri) -> String {
     uri.authority().map_or_else(|| uri.to_string(), ToString::to_string)
 }
 
-/// `Retry-After` in seconds or as a date (RFC 9110 section 10.2.3), as the time from `now` on.
+/// `Retry-After` in seconds or as a date (RFC 9110 section 10.2.3), as the time from `now` on, [`LONGEST_RETRY_AFTER`] at most.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = chrono::DateTime::parse_from_rfc2822(text).ok()?;
-    Some(SystemTime::from(date).duration_since(now).unwrap_or_default())
+    let pause = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // What does not fit is too long in any case.
+        text.parse().map_or(LONGEST_RETRY_AFTER, Duration::from_secs)
+    } else {
+        let date = chrono::DateTime::parse_from_rfc2822(text).ok()?;
+        SystemTime::from(date).duration_since(now).unwrap_or_default()
+    };
+    Some(pause.min(LONGEST_RETRY_AFTER))
 }
 
 #[cfg(test)]
@@ -238,6 +244,11 @@ mod tests {
             ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
             ("soon", None),
             ("-5", None),
+            ("2592000", Some(2_592_000)),
+            ("2592001", Some(2_592_000)),
+            ("18446744073709551615", Some(2_592_000)),
+            ("99999999999999999999999", Some(2_592_000)),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(2_592_000)),
             ("", None),
         ] {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(text).expect("a header"))]);
