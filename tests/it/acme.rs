@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -303,6 +304,43 @@ async fn two_machines_end_up_with_one_account() {
     assert_eq!(front.count(Resource::NewAccount), 2, "both found none");
     assert_eq!(front.count(Resource::Account), 1, "the surplus one was deactivated");
     assert_eq!(front.count(Resource::NewOrder), 2, "both could place an order with the one that was kept");
+}
+
+/// An account's binding is good for one use only at many CAs: the machine that comes second is refused, and has an account all the same.
+#[tokio::test]
+async fn an_account_that_another_machine_opened_meanwhile_is_used() {
+    /// Finds nothing when it looks for the first time.
+    #[derive(Debug)]
+    struct Late(Arc<SharedAccount>, AtomicBool);
+    #[async_trait]
+    impl Accounts for Late {
+        async fn load(&self) -> Result<Option<Zeroizing<Vec<u8>>>, AccountsError> {
+            if self.1.swap(true, Ordering::Relaxed) { self.0.load().await } else { Ok(None) }
+        }
+        async fn keep_first(&self, mine: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, AccountsError> {
+            self.0.keep_first(mine).await
+        }
+    }
+    let pebble = Pebble::start(PebbleOptions::default()).await;
+    let front = CaFront::start(&pebble);
+    let shared = Arc::new(SharedAccount::default());
+    let with = |accounts: Arc<dyn Accounts>| {
+        let options = AcmeOptions { accounts, ..options(front.directory_url(), front.root_pem(), standalone(&pebble)) };
+        AcmeIssuer::new(options).expect("good options")
+    };
+    let used = Fault::Problem { status: 403, kind: "unauthorized", detail: "the binding was used", retry_after: None };
+    front.inject(Resource::NewAccount, 1, used.clone());
+    let Err(IssueError::Refused { reason, .. }) =
+        issue(&with(Arc::new(Late(Arc::clone(&shared), false.into()))), &["one.example.com"]).await
+    else {
+        panic!("there is no account")
+    };
+    assert!(reason.contains("the binding was used"), "{reason}");
+
+    issue(&with(Arc::<SharedAccount>::clone(&shared)), &["one.example.com"]).await.expect("a bundle");
+    front.inject(Resource::NewAccount, 1, used);
+    issue(&with(Arc::new(Late(shared, false.into()))), &["two.example.com"]).await.expect("a bundle");
+    assert_eq!(front.count(Resource::NewAccount), 3);
 }
 
 #[tokio::test]

@@ -86,7 +86,14 @@ impl AcmeIssuer {
     /// Opens an account at the CA and keeps it, unless another machine's was kept meanwhile: then that one is the fleet's.
     async fn open_new(&self, lease: &dyn Lease) -> Result<Account, IssueError> {
         lease.progress("opening an account");
-        let (account, mine) = self.register().await?;
+        let (account, mine) = match self.register().await {
+            Ok(made) => made,
+            // Another machine may have used the binding up, which is often good for one account only: then its account is there by now.
+            Err(refused) => match self.options.accounts.load().await {
+                Ok(Some(kept)) => return self.open_kept(&kept).await,
+                _ => return Err(refused),
+            },
+        };
         let kept = self.options.accounts.keep_first(mine.clone()).await?;
         if *kept == *mine {
             return Ok(account);
