@@ -202,11 +202,19 @@ fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError> {
 fn alternative_names(certificate: &X509Certificate<'_>) -> BTreeSet<Identifier> {
     let Ok(Some(names)) = certificate.subject_alternative_name() else { return BTreeSet::new() };
     let identifier = |name: &GeneralName<'_>| match name {
-        GeneralName::DNSName(name) => name.parse().ok(),
+        GeneralName::DNSName(name) => dns_name(name),
         GeneralName::IPAddress(bytes) => address(bytes).map(Identifier::Ip),
         _ => None,
     };
     names.value.general_names.iter().filter_map(identifier).collect()
+}
+
+/// Clients compare names as they stand, and addresses with addresses only (RFC 9525 section 6): what has to be read with goodwill to be a
+/// name vouches for nothing.
+fn dns_name(text: &str) -> Option<Identifier> {
+    let identifier: Identifier = text.parse().ok()?;
+    let as_written = identifier.to_string() == text.to_ascii_lowercase();
+    (as_written && !matches!(identifier, Identifier::Ip(_))).then_some(identifier)
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {
@@ -251,4 +259,23 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, SanType};
+
+    use super::*;
+
+    #[test]
+    fn only_what_clients_would_accept_counts_as_vouched_for() {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        let names = ["WWW.example.com", "*.example.com", "192.0.2.1", "2001:db8::1", " spaces.example.com ", "dot.example.com.", "a b", ""];
+        params.subject_alt_names = names.map(|name| SanType::DnsName(name.try_into().expect("IA5"))).into();
+        params.subject_alt_names.push(SanType::IpAddress(Ipv4Addr::new(192, 0, 2, 7).into()));
+        let der = params.self_signed(&key).expect("a certificate").der().to_vec();
+        let identifiers: Vec<_> = Certificate::from_der(&der).expect("a certificate").identifiers.iter().map(ToString::to_string).collect();
+        assert_eq!(identifiers, ["*.example.com", "192.0.2.7", "www.example.com"]);
+    }
 }
