@@ -124,7 +124,7 @@ fn write_new(directory: &OwnedFd, challenge: &Challenge) -> Result<(), Errno> {
 
 fn failed(doing: &str, path: &Path, errno: Errno) -> SolverError {
     let hint = match errno {
-        Errno::NOENT => "set webroot to the directory that the web server serves as /; it must exist".to_owned(),
+        Errno::NOENT => "set path to the directory that the web server serves as /; it must exist".to_owned(),
         Errno::LOOP | Errno::NOTDIR => {
             format!("{} must be a real directory: symbolic links below the document root are not followed", path.display())
         }

@@ -168,7 +168,7 @@ async fn webroot_follows_no_links_and_needs_a_root() {
     assert_eq!(std::fs::read_dir(target).expect("a directory").count(), 1);
 
     let missing = Webroot::new(target.join("missing")).present(&token).await.expect_err("no root");
-    assert!(missing.to_string().contains("missing") && missing.hint.contains("must exist"), "{missing}: {}", missing.hint);
+    assert!(missing.to_string().contains("missing") && missing.hint.starts_with("set path to "), "{missing}: {}", missing.hint);
 }
 
 fn provider(name: &str) -> PathBuf {
