@@ -190,7 +190,7 @@ fn solver(settings: &Settings, name: &str) -> Result<Arc<dyn Solver>, Failure> {
             }
             Program::Hooks { present, cleanup, credentials } => {
                 let credentials = secrets(credentials)?;
-                Script::from_hooks(kind, present.clone(), cleanup.clone()).map(|script| script.with_credentials(credentials))
+                Script::from_hooks(kind, present.clone(), cleanup.clone()).and_then(|script| script.with_credentials(credentials))
             }
         };
         Ok(Arc::new(script.map_err(refused)?))

@@ -110,8 +110,9 @@ impl Script {
         Ok(Self { kind, present, cleanup, settings: BTreeMap::new(), deadline: DEADLINE, turns })
     }
 
-    /// Gives every call these in its environment.
-    pub fn with_credentials(mut self, credentials: BTreeMap<String, Zeroizing<String>>) -> Self {
+    /// Gives every call these in its environment. One that cannot be there is refused before any order is placed.
+    pub fn with_credentials(mut self, credentials: BTreeMap<String, Zeroizing<String>>) -> Result<Self, SolverError> {
+        provider::check_values(&credentials)?;
         self.settings = credentials;
         self
     }

@@ -263,6 +263,9 @@ fn providers_are_checked_before_anything_is_done() {
     for (present, cleanup) in [(vec![], None), (vec!["x".to_owned()], Some(vec![]))] {
         Script::from_hooks(ChallengeKind::Dns01, present, cleanup).expect_err("an empty hook");
     }
+    let hooks = Script::from_hooks(ChallengeKind::Dns01, shell("true"), None).expect("hooks");
+    let error = hooks.with_credentials(credentials([("TOKEN", "x\0y")])).expect_err("no variable can hold it");
+    assert!(error.to_string().contains("the credential TOKEN contains a NUL"), "{error}");
 }
 
 fn shell(script: &str) -> Vec<String> {

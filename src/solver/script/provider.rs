@@ -111,15 +111,19 @@ impl Provider {
                 source: None,
             });
         }
-        if let Some((name, _)) = configured.iter().find(|(_, value)| value.contains('\0')) {
-            let hint = "set it again, as plain text".to_owned();
-            return Err(SolverError { what: format!("the credential {name} contains a NUL character"), hint, source: None });
-        }
+        check_values(&configured)?;
         let mut settings: BTreeMap<_, _> =
             self.defaults.iter().map(|(name, value)| (name.clone(), Zeroizing::new(value.clone()))).collect();
         settings.extend(configured);
         Ok(settings)
     }
+}
+
+/// The system takes no variable with a NUL in its value (execve(2)).
+pub(super) fn check_values(values: &BTreeMap<String, Zeroizing<String>>) -> Result<(), SolverError> {
+    let Some((name, _)) = values.iter().find(|(_, value)| value.contains('\0')) else { return Ok(()) };
+    let hint = "set it again, as plain text".to_owned();
+    Err(SolverError { what: format!("the credential {name} contains a NUL character"), hint, source: None })
 }
 
 fn usable(name: &str) -> bool {
