@@ -31,7 +31,7 @@ use async_trait::async_trait;
 use zeroize::Zeroizing;
 
 use super::{Challenge, ChallengeKind, HTTP_01_PATH, Presented, Solver, SolverError};
-use crate::system::command::Command;
+use crate::system::command::{Command, CommandError};
 
 mod provider;
 
@@ -42,6 +42,9 @@ const DEADLINE: Duration = Duration::from_secs(10 * 60);
 
 /// What a cleanup call is told of the output of its present call, in bytes.
 const LONGEST_OUTPUT_BYTES: usize = 64 * 1024;
+
+/// A shorter setting, such as a TTL, is no secret: hiding it would only garble what a script says.
+const SHORTEST_HIDDEN_BYTES: usize = 4;
 
 /// The label under which dns-01 answers are looked for (RFC 8555 section 8.4).
 const DNS_01_LABEL: &str = "_acme-challenge";
@@ -114,13 +117,21 @@ impl Script {
     pub fn with_credentials(mut self, credentials: BTreeMap<String, Zeroizing<String>>) -> Result<Self, SolverError> {
         provider::check_values(&credentials)?;
         self.settings = credentials;
-        self
+        Ok(self)
     }
 
     /// Gives every call `deadline` instead.
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
+    }
+
+    /// What a script writes goes to terminals and into the bucket, and one with `set -x` or `curl -v` in it writes its credentials.
+    fn failed(&self, doing: &str, challenge: &Challenge, error: CommandError) -> SolverError {
+        let values = self.settings.values().map(|value| value.as_str());
+        let error = error.without(values.filter(|value| value.len() >= SHORTEST_HIDDEN_BYTES));
+        let what = format!("the script could not {doing} the answer for {}", challenge.identifier);
+        SolverError { what, hint: error.hint(), source: Some(Box::new(error)) }
     }
 
     fn command(&self, call: &[String], challenge: &Challenge) -> Result<Command, SolverError> {
@@ -164,11 +175,6 @@ fn name(challenge: &Challenge) -> String {
     challenge.identifier.base_name().map_or_else(|| challenge.identifier.to_string(), str::to_owned)
 }
 
-fn failed(doing: &str, challenge: &Challenge, error: crate::system::command::CommandError) -> SolverError {
-    let what = format!("the script could not {doing} the answer for {}", challenge.identifier);
-    SolverError { what, hint: error.hint(), source: Some(Box::new(error)) }
-}
-
 #[async_trait]
 impl Solver for Script {
     fn kind(&self) -> ChallengeKind {
@@ -178,7 +184,7 @@ impl Solver for Script {
     async fn present(&self, challenge: &Challenge) -> Result<Presented, SolverError> {
         let turn = self.turns.of(challenge);
         let _turn = turn.lock().await;
-        let output = self.command(&self.present, challenge)?.run().await.map_err(|error| failed("present", challenge, error))?;
+        let output = self.command(&self.present, challenge)?.run().await.map_err(|error| self.failed("present", challenge, error))?;
         Ok(Presented(String::from_utf8_lossy(&output.stdout).trim().to_owned()))
     }
 
@@ -189,7 +195,7 @@ impl Solver for Script {
         // The system takes no variable with a NUL, nor one of 128 KiB (execve(2)).
         let output = presented.0[..presented.0.floor_char_boundary(LONGEST_OUTPUT_BYTES)].replace('\0', "");
         let command = self.command(cleanup, challenge)?.env("CERTBOT_AUTH_OUTPUT", output);
-        command.run().await.map_err(|error| failed("take away", challenge, error))?;
+        command.run().await.map_err(|error| self.failed("take away", challenge, error))?;
         Ok(())
     }
 }

@@ -291,6 +291,26 @@ async fn failing_hooks_say_why() {
 }
 
 /// `mkdir` succeeds for one only, so a second call at the same time would fail; and the order of lines is the order of calls.
+/// What a script says goes to terminals and into the bucket; a `set -x` or a `curl -v` in it says everything.
+#[tokio::test]
+async fn credentials_are_not_in_what_a_script_is_quoted_with() {
+    let secrets = [("API_TOKEN", "hush-hush"), ("API_TOKEN_LONG", "hush-hush-hush"), ("LINES", "first secret\nsecond"), ("TTL", "60")];
+    for (script, deadline_seconds) in [
+        ("set -x; : $API_TOKEN_LONG $TTL; echo \"$LINES\" >&2; exit 3", 60),
+        ("set -x; : $API_TOKEN_LONG $TTL; echo \"$LINES\" >&2; exec sleep 600", 2),
+    ] {
+        let hooks = Script::from_hooks(ChallengeKind::Dns01, shell(script), Some(shell(script))).expect("hooks");
+        let hooks = hooks.with_credentials(credentials(secrets)).expect("plain text").with_deadline(Duration::from_secs(deadline_seconds));
+        let challenge = challenge("example.com", "token");
+        let presented = hooks.present(&challenge).await.expect_err("it fails");
+        let cleaned = hooks.clean_up(&challenge, &Presented::default()).await.expect_err("it fails");
+        for error in [presented, cleaned] {
+            let text = full(&error);
+            assert!(text.contains(": *** 60") && !text.contains("hush") && !text.contains("secret"), "{text}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn hooks_run_one_after_the_other_in_order() {
     let place = tempfile::tempdir().expect("a directory");

@@ -65,6 +65,19 @@ pub enum CommandError {
 }
 
 impl CommandError {
+    /// The same with `***` in the place of each of `secrets` in what the program wrote.
+    #[must_use]
+    pub fn without<'a>(mut self, secrets: impl IntoIterator<Item = &'a str>) -> Self {
+        if let Self::Failed { stderr, .. } | Self::Deadline { stderr, .. } = &mut self {
+            let mut secrets: Vec<_> = secrets.into_iter().filter(|secret| !secret.is_empty()).collect();
+            // One may be a part of another.
+            secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
+            let text = String::from_utf8_lossy(stderr).into_owned();
+            *stderr = secrets.into_iter().fold(text, |text, secret| text.replace(secret, "***")).into_bytes();
+        }
+        self
+    }
+
     /// What a person can do about it.
     pub fn hint(&self) -> String {
         match self {
