@@ -181,7 +181,7 @@ mod tests {
         });
         // Both processes hold the writing end: reading comes to an end once neither of them is there any more.
         let script = format!("exec 3>{}; sleep 90 & wait", fifo.display());
-        let error = output(&["sh".to_owned(), "-c".to_owned(), script], Duration::from_secs(1)).expect_err("no answer");
+        let error = output(&["sh".to_owned(), "-c".to_owned(), script], Duration::from_secs(3)).expect_err("no answer");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         let read = ended.recv_timeout(Duration::from_secs(30)).expect("what it started goes on");
         assert_eq!(read.expect("an end"), b"");

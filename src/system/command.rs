@@ -215,6 +215,8 @@ async fn feed(stdin: Option<tokio::process::ChildStdin>, bytes: Option<&Zeroizin
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::unix::pipe::{self, Receiver};
+
     use super::*;
 
     /// By then a killed process is gone, on any machine.
@@ -273,9 +275,10 @@ mod tests {
         assert!(output.stdout.ends_with(b"end\n"));
     }
 
-    /// A shell whose grandchild holds the writing end of `fifo`: reading it to its end proves that the whole group is gone.
+    /// A shell that holds the writing end of `fifo` together with its child, and has said so into it: reading it to its end proves that
+    /// the whole group is gone.
     async fn holding(fifo: &Path, deadline: Duration) -> Result<Output, CommandError> {
-        let script = "(sleep 90) > \"$FIFO\" & echo started >&2; wait";
+        let script = "exec 3> \"$FIFO\"; sleep 90 & echo started >&2; echo started >&3; wait";
         let command = Command::new("/bin/sh", deadline).arg("-c").arg(script).env("FIFO", fifo.to_string_lossy());
         command.inherit_path_and_home().run().await
     }
@@ -287,31 +290,36 @@ mod tests {
         path
     }
 
+    /// Opening it does not wait for a writer, and so no test does for one that never comes.
+    fn reading_end(fifo: &Path) -> Receiver {
+        pipe::OpenOptions::new().open_receiver(fifo).expect("a fifo")
+    }
+
+    async fn read_to_end(mut reader: Receiver) -> String {
+        let mut text = String::new();
+        timeout(PATIENCE, reader.read_to_string(&mut text)).await.expect("what it started goes on").expect("an end");
+        text
+    }
+
     #[tokio::test]
     async fn a_deadline_ends_the_whole_group() {
         let place = tempfile::tempdir().expect("a directory");
         let path = fifo(&place);
-        let reader = tokio::spawn(tokio::fs::read(path.clone()));
-        let error = holding(&path, Duration::from_millis(300)).await.expect_err("too late");
-        assert_eq!(error.to_string(), "/bin/sh did not end within 300ms: started");
-        let read = timeout(PATIENCE, reader).await.expect("the grandchild goes on");
-        assert_eq!(read.expect("a reader").expect("an end"), b"");
+        let reader = reading_end(&path);
+        let error = holding(&path, Duration::from_secs(2)).await.expect_err("too late");
+        assert_eq!(error.to_string(), "/bin/sh did not end within 2s: started");
+        assert_eq!(read_to_end(reader).await, "started\n");
     }
 
     #[tokio::test]
     async fn dropping_the_future_ends_the_whole_group() {
         let place = tempfile::tempdir().expect("a directory");
         let path = fifo(&place);
-        let running = tokio::spawn({
-            let path = path.clone();
-            async move { holding(&path, Duration::from_secs(1000)).await }
-        });
-        // Opening returns once the grandchild has opened its end too.
-        let mut reader = tokio::fs::File::open(&path).await.expect("the other end");
+        let mut reader = reading_end(&path);
+        let running = tokio::spawn(async move { holding(&path, Duration::from_secs(1000)).await });
+        let first = timeout(PATIENCE, reader.read_u8()).await.expect("it never began").expect("a byte");
         running.abort();
-        let mut rest = Vec::new();
-        timeout(PATIENCE, reader.read_to_end(&mut rest)).await.expect("the grandchild goes on").expect("an end");
-        assert_eq!(rest, b"");
+        assert_eq!((first, read_to_end(reader).await.as_str()), (b's', "tarted\n"));
     }
 
     #[tokio::test]

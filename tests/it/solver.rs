@@ -274,12 +274,13 @@ fn shell(script: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn failing_hooks_say_why() {
-    for (script, in_error) in [
-        ("echo no such zone >&2; exit 3", "ended with exit status 3: no such zone"),
-        ("echo waiting >&2; exec sleep 600", "did not end within 500ms: waiting"),
-        ("kill -9 $$", "killed by signal 9"),
+    for (script, deadline_seconds, in_error) in [
+        ("echo no such zone >&2; exit 3", 60, "ended with exit status 3: no such zone"),
+        ("echo waiting >&2; exec sleep 600", 2, "did not end within 2s: waiting"),
+        ("kill -9 $$", 60, "killed by signal 9"),
     ] {
-        let hooks = Script::from_hooks(ChallengeKind::Dns01, shell(script), None).expect("hooks").with_deadline(Duration::from_millis(500));
+        let hooks = Script::from_hooks(ChallengeKind::Dns01, shell(script), None).expect("hooks");
+        let hooks = hooks.with_deadline(Duration::from_secs(deadline_seconds));
         let challenge = challenge("*.example.com", "token");
         let error = hooks.present(&challenge).await.expect_err(in_error);
         assert!(error.to_string().contains("*.example.com") && full(&error).contains(in_error), "{}", full(&error));
@@ -290,7 +291,6 @@ async fn failing_hooks_say_why() {
     assert!(full(&error).contains("/no/such/hook was not found"), "{}", full(&error));
 }
 
-/// `mkdir` succeeds for one only, so a second call at the same time would fail; and the order of lines is the order of calls.
 /// What a script says goes to terminals and into the bucket; a `set -x` or a `curl -v` in it says everything.
 #[tokio::test]
 async fn credentials_are_not_in_what_a_script_is_quoted_with() {
@@ -311,6 +311,7 @@ async fn credentials_are_not_in_what_a_script_is_quoted_with() {
     }
 }
 
+/// `mkdir` succeeds for one only, so a second call at the same time would fail; and the order of lines is the order of calls.
 #[tokio::test]
 async fn hooks_run_one_after_the_other_in_order() {
     let place = tempfile::tempdir().expect("a directory");
