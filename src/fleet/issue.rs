@@ -81,7 +81,7 @@ impl Fleet {
 
     async fn make(&self, commission: &Commission<'_>, lease: HeldLease, patience: Patience) -> Result<Issuance, SiteError> {
         let site = &commission.wanted.site;
-        if let Err(error) = self.spool.make_room(&site.name) {
+        if let Err(error) = self.spool.make_room() {
             lease.release().await?;
             return Err(error.into());
         }

@@ -89,15 +89,15 @@ impl Runtimedata {
         if is_kept(&directory, &contents) {
             return Ok(Kept::Unchanged);
         }
-        files::create_dir_all(&self.ssl, 0o700)?;
+        files::create_dir_all(&self.ssl, files::SECRET_DIRECTORY)?;
         let staged = self.ssl.join(format!(".staged-{}", site.file_name()));
         directories::remove(&staged)?;
-        files::create_dir_all(&staged, 0o700)?;
+        files::create_dir_all(&staged, files::SECRET_DIRECTORY)?;
         for (name, bytes) in FILES.iter().zip(contents) {
-            files::replace(&staged.join(name), &bytes, 0o600)?;
+            files::write_new(&staged.join(name), &bytes, files::SECRET_FILE)?;
         }
         let previous = self.ssl.join(".previous");
-        files::create_dir_all(&previous, 0o700)?;
+        files::create_dir_all(&previous, files::SECRET_DIRECTORY)?;
         directories::switch(&staged, &directory, &previous.join(site.file_name()), &FILES)?;
         Ok(Kept::Written)
     }

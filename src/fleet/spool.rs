@@ -8,7 +8,7 @@ use crate::system::directories;
 use crate::system::files::{self, FileError};
 
 /// More than any bundle object needs: room is made before anything is ordered.
-const ROOM_BYTES: usize = 65_536;
+const ROOM_BYTES: u64 = 65_536;
 
 /// The spool directory of a build. An entry holds the very bytes that are, or will be, the object.
 #[derive(Clone, Debug)]
@@ -28,11 +28,9 @@ impl Spool {
     }
 
     /// Makes sure that an entry can be written: a full disk must stop a run before a CA has issued anything, not after.
-    pub fn make_room(&self, site: &SiteName) -> Result<(), FileError> {
-        files::create_dir_all(&self.directory, 0o700)?;
-        let trial = self.directory.join(format!(".room-{}", site.file_name()));
-        files::replace(&trial, &vec![b' '; ROOM_BYTES], 0o600)?;
-        directories::remove_file(&trial)
+    pub fn make_room(&self) -> Result<(), FileError> {
+        files::create_dir_all(&self.directory, files::SECRET_DIRECTORY)?;
+        files::make_room(&self.directory, ROOM_BYTES)
     }
 
     /// Writes an entry; when this returns it survives a crash.

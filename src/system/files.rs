@@ -4,12 +4,14 @@
 //! is killed in between leaves only the hidden file, which [`remove_leftovers`] takes away.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 use tempfile::NamedTempFile;
 use thiserror::Error;
 
@@ -76,6 +78,29 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     let (directory, file) = written_beside(path, bytes, mode).map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
     sync(directory).map_err(failed)
+}
+
+/// Writes a file that is not there yet, into a directory that nobody reads yet: whoever puts that directory in place syncs it.
+pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    let failed = |source| FileError { operation: "write", path: path.to_owned(), source };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
+    // The mode given at creation is cut by the umask.
+    file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)
+}
+
+/// Whether there is room for a file of that length: space is allotted to a file without a name, and given back.
+pub fn make_room(directory: &Path, bytes: u64) -> Result<(), FileError> {
+    let failed = |source| FileError { operation: "make room in", path: directory.to_owned(), source };
+    let mut file = tempfile::tempfile_in(directory).map_err(failed)?;
+    match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+        // Some file systems allot only what is written.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+            io::copy(&mut io::repeat(b' ').take(bytes), &mut file).and_then(|_| file.sync_all()).map_err(failed)
+        }
+        Err(error) => Err(failed(error.into())),
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Puts `bytes` at `path` unless there is something already: of any number of threads and processes, one creates it. Nobody ever
