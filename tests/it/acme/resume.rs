@@ -1,6 +1,8 @@
 //! Orders that an earlier run began, and work that has to stop.
 
-use super::Resource::{Authorization, Certificate, Challenge, Finalize, NewOrder};
+use certfleet::solver::{Challenge, Presented, SolverError};
+
+use super::Resource::{Authorization, Certificate, Finalize, NewOrder};
 use super::*;
 
 /// Places an order that ends in failure by `fault`, and returns what the lease knows about it.
@@ -33,8 +35,8 @@ async fn an_order_is_taken_up_wherever_it_was_left() {
     let names = ["www.example.com", "example.com"];
     for (left, faults) in [
         ("pending, nothing fetched", vec![(Authorization, down())]),
-        ("pending, the CA not told", vec![(Challenge, down())]),
-        ("pending or ready, the CA told but not heard", vec![(Challenge, Fault::Swallowed)]),
+        ("pending, the CA not told", vec![(Resource::Challenge, down())]),
+        ("pending or ready, the CA told but not heard", vec![(Resource::Challenge, Fault::Swallowed)]),
         ("pending or ready, not looked at", vec![(Resource::Order, down())]),
         ("ready", vec![(Finalize, Fault::Problem { status: 403, kind: "rateLimited", detail: "later", retry_after: None })]),
         (
@@ -76,11 +78,34 @@ async fn an_order_is_kept_when_something_before_the_ca_refuses() {
     assert_eq!((front.count(NewOrder), pebble.issued()), (1, 1));
 }
 
+/// Writes down whose answers are put in place and taken away.
+#[derive(Debug)]
+struct Journal(Arc<dyn Solver>, Mutex<Vec<(&'static str, String)>>);
+
+#[async_trait]
+impl Solver for Journal {
+    fn kind(&self) -> ChallengeKind {
+        self.0.kind()
+    }
+    async fn present(&self, challenge: &Challenge) -> Result<Presented, SolverError> {
+        lock(&self.1).push(("present", challenge.token.clone()));
+        self.0.present(challenge).await
+    }
+    async fn clean_up(&self, challenge: &Challenge, presented: &Presented) -> Result<(), SolverError> {
+        lock(&self.1).push(("clean up", challenge.token.clone()));
+        self.0.clean_up(challenge, presented).await
+    }
+    async fn looked_at(&self, challenge: &Challenge) {
+        self.0.looked_at(challenge).await;
+    }
+}
+
 #[tokio::test]
 async fn an_order_that_fails_only_now_is_replaced_once() {
     let pebble = Pebble::start(PebbleOptions::default()).await;
     let front = CaFront::start(&pebble);
-    let issuer = issuer_behind(&front, standalone(&pebble));
+    let journal = Arc::new(Journal(standalone(&pebble), Mutex::default()));
+    let issuer = issuer_behind(&front, Arc::<Journal>::clone(&journal));
     let names = ["www.example.com"];
     let order = leave_behind(&front, &issuer, &[(Authorization, down())], &names).await;
     let invalid = Fault::rewritten(|order| order["status"] = "invalid".into());
@@ -89,6 +114,11 @@ async fn an_order_that_fails_only_now_is_replaced_once() {
     let (bundle, lease) = resume(&issuer, &names, order.clone()).await;
     assert_eq!(bundle.key(), &lease.last_order().expect("the new order was recorded").key);
     assert_eq!(front.count(NewOrder), 2);
+    let calls = lock(&journal.1).clone();
+    let [("present", old), ("clean up", old_too), ("present", new), ("clean up", new_too)] = calls.as_slice() else {
+        panic!("the answers of one order are still there for the other: {calls:?}")
+    };
+    assert!(old == old_too && new == new_too && old != new, "{calls:?}");
 
     // A fresh one that fails as well is the end of it.
     let order = leave_behind(&front, &issuer, &[(Authorization, down())], &names).await;
