@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::uri::Scheme;
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -19,12 +20,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
+use thiserror::Error;
 use tokio::time::timeout;
 
 use super::refusal::{HttpFailure, Refusal};
@@ -70,9 +72,20 @@ enum Transport {
     Proxied(Client<HttpsConnector<Tunnel<HttpConnector>>, Full<Bytes>>),
 }
 
+/// Why there can be no client.
+#[derive(Debug, Error)]
+pub(super) enum ClientError {
+    /// The roots cannot be used.
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+    /// A proxy that does not speak plain HTTP.
+    #[error("the proxy {0} cannot be used")]
+    Proxy(String),
+}
+
 impl CaClient {
     /// A client for the CA at `directory`, through the proxy that `proxies` names for it, if any.
-    pub(super) fn new(directory: &Uri, trust: Trust, proxies: &Matcher) -> Result<Self, rustls::Error> {
+    pub(super) fn new(directory: &Uri, trust: Trust, proxies: &Matcher) -> Result<Self, ClientError> {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
@@ -81,6 +94,11 @@ impl CaClient {
         let transport = match proxies.intercept(directory) {
             None => Transport::Direct(client(https(tls, tcp))),
             Some(proxy) => {
+                // A tunnel is asked for in plain HTTP; others would be spoken to in a language that they do not know.
+                if proxy.uri().scheme() != Some(&Scheme::HTTP) {
+                    let scheme = proxy.uri().scheme_str().unwrap_or_default();
+                    return Err(ClientError::Proxy(format!("{scheme}://{}", host(proxy.uri()))));
+                }
                 let mut tunnel = Tunnel::new(proxy.uri().clone(), tcp);
                 if let Some(auth) = proxy.basic_auth() {
                     tunnel = tunnel.with_auth(auth.clone());
@@ -138,9 +156,14 @@ impl CaClient {
 }
 
 impl HttpClient for CaClient {
-    fn request(&self, request: Request<BodyWrapper<Bytes>>) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, instant_acme::Error>> + Send>> {
         let client = self.clone();
-        Box::pin(async move { client.send(request).await.map(BytesResponse::from).map_err(|failure| Error::Other(Box::new(failure))) })
+        Box::pin(async move {
+            client.send(request).await.map(BytesResponse::from).map_err(|failure| instant_acme::Error::Other(Box::new(failure)))
+        })
     }
 }
 
@@ -232,6 +255,18 @@ mod tests {
         assert_eq!(line, "CONNECT ca.example:443 HTTP/1.1\r\n");
         let inside = CaClient::new(&Uri::from_static("https://inside.example/dir"), Trust::Roots(Vec::new()), &proxies).expect("a client");
         assert!(matches!(inside.0.transport, Transport::Direct(_)));
+    }
+
+    #[test]
+    fn a_proxy_that_cannot_be_spoken_to_is_named_without_its_password() {
+        for (proxy, named) in [
+            ("https://user:hush@proxy.example:3129", "https://proxy.example:3129"),
+            ("socks5://user:hush@proxy.example:1080", "socks5://proxy.example:1080"),
+        ] {
+            let proxies = Matcher::builder().https(proxy).build();
+            let error = CaClient::new(&Uri::from_static("https://ca.example/dir"), Trust::Roots(Vec::new()), &proxies).err();
+            assert_eq!(error.expect("an error").to_string(), format!("the proxy {named} cannot be used"));
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub use account::{Accounts, AccountsError, ExternalAccount};
 
 use answers::Answers;
 use attempts::Attempts;
-use http_client::{CaClient, Trust};
+use http_client::{CaClient, ClientError, Trust};
 use refusal::{Step, explain, is_gone};
 use work::{Setback, Work};
 
@@ -81,6 +81,16 @@ pub enum AcmeOptionsError {
         /// The issuer's name.
         issuer: String,
     },
+    /// One that does not speak plain HTTP.
+    #[error(
+        "{issuer}: the proxy {proxy} of HTTPS_PROXY cannot be used: certfleet speaks plain HTTP to proxies (http://), or name the CA in NO_PROXY"
+    )]
+    Proxy {
+        /// The issuer's name.
+        issuer: String,
+        /// The proxy, without user and password.
+        proxy: String,
+    },
     /// The system's roots cannot be read.
     #[error("{issuer}: TLS cannot be set up")]
     Tls {
@@ -123,7 +133,10 @@ impl AcmeIssuer {
         }
         let trust = options.trust.as_deref().map_or(Ok(Trust::System), roots);
         let trust = trust.map_err(|why| AcmeOptionsError::Trust { issuer: issuer.clone(), why })?;
-        let client = CaClient::new(&directory, trust, &Matcher::from_env()).map_err(|source| AcmeOptionsError::Tls { issuer, source })?;
+        let client = CaClient::new(&directory, trust, &Matcher::from_env()).map_err(|error| match error {
+            ClientError::Tls(source) => AcmeOptionsError::Tls { issuer, source },
+            ClientError::Proxy(proxy) => AcmeOptionsError::Proxy { issuer, proxy },
+        })?;
         Ok(Self { options, client, account: OnceCell::new() })
     }
 
