@@ -30,6 +30,7 @@ pub mod publish;
 pub mod report;
 pub mod runtimedata;
 pub mod seal;
+pub mod site_error;
 pub mod snapshot;
 pub mod spool;
 

@@ -103,7 +103,7 @@ impl Issuer for TestCa {
         let refusal = self.refusals.lock().expect("no panic").pop();
         if let Some((reason, retry_after)) = refusal {
             let thinks = *self.thinks.lock().expect("no panic");
-            tokio::time::sleep(thinks).await;
+            tokio::time::advance(thinks).await;
             return Err(IssueError::Refused { reason, hint: "none".to_owned(), retry_after });
         }
         let known = |order: &Order| self.orders.lock().expect("no panic").get(&order.url).cloned();
