@@ -8,7 +8,7 @@
 
 #![allow(unreachable_pub, dead_code, reason = "the tests' support code offers more than is used here")]
 
-#[path = "ensure/measure.rs"]
+#[path = "measure.rs"]
 mod measure;
 #[path = "ensure/peers.rs"]
 mod peers;

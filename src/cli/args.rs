@@ -1,8 +1,11 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::domain::schedule::MachineRole;
 
 /// One TLS certificate per site, one renewal per fleet, one bucket between them.
 #[derive(Debug, Parser)]
@@ -29,7 +32,7 @@ pub(super) struct Arguments {
 }
 
 const EXITS: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, \
-4 a renewal failed but a valid certificate is in place, 75 try again.\nErrors go to standard error as `error: …`, then `hint: …`.";
+3 something needs attention (status), 4 a renewal or an installation failed but a valid certificate is in place, 75 try again.\nErrors go to standard error as `error: …`, then `hint: …`.";
 
 /// When to use colour.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -45,16 +48,58 @@ pub(super) enum Color {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// On a webserver: have every site installed and served as the fleet has it now, and renew what is due if elected
+    Agent(Agent),
+    /// On a new webserver: install every site from the datastore, without ever renewing
+    Bootstrap(Bootstrap),
     /// Write a commented starter certfleet.toml and a new identity; never overwrites
     Init,
     /// Make sure that every site has a valid certificate, here and proven in the datastore
     Ensure(Ensure),
     /// Publish a certificate that you supply as the site's next generation
     Import(Import),
+    /// Delete what nobody needs: old certificates, old leases, reports of vanished nodes
+    Prune(Prune),
+    /// Publish an earlier certificate of a site again, as its next generation
+    Rollback(Rollback),
+    /// Show how every site and every node stands, worst first; exit 3 when something needs a person
+    Status,
     /// Describe the certificate of a site, a file or a server
     Show(Show),
     /// Write a site's certificate and key in another format
     Export(Export),
+    /// Send configuration, identity and bundles to webservers by ssh, and bootstrap them
+    Push(Push),
+    /// Print, or install, the timer for this machine: cron or systemd
+    Schedule(Schedule),
+}
+
+/// `certfleet agent`
+#[derive(Args, Debug)]
+pub(super) struct Agent {
+    /// Run once and end: what is done anyway without --interval
+    #[arg(long, conflicts_with = "interval")]
+    pub(super) once: bool,
+    /// Keep running, with a run this long after the end of the last one; SIGHUP reads the configuration again, SIGTERM ends it
+    #[arg(long, value_name = "DURATION")]
+    pub(super) interval: Option<humantime::Duration>,
+    /// Put the start off by a random time, this long at most [default: the configuration's, 5m; none on a terminal]
+    #[arg(long, value_name = "DURATION")]
+    pub(super) splay: Option<humantime::Duration>,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+/// `certfleet bootstrap`
+#[derive(Args, Debug)]
+pub(super) struct Bootstrap {
+    /// How long to wait for the datastore, and for the first certificate of every site
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub(super) wait: humantime::Duration,
+    /// First put in place what `certfleet push` sends; `-` reads standard input
+    #[arg(long, value_name = "FILE")]
+    pub(super) delivery: Option<PathBuf>,
 }
 
 /// `certfleet ensure`
@@ -102,6 +147,31 @@ pub(super) struct Supplied {
     pub(super) password_file: Option<PathBuf>,
 }
 
+/// `certfleet prune`
+#[derive(Args, Debug)]
+pub(super) struct Prune {
+    /// How many generations of each site to keep, whether a node has them or not, and whether they can serve or not
+    #[arg(long, value_name = "N", default_value = "3")]
+    pub(super) keep: usize,
+    /// How long a node is silent before its report is deleted
+    #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = humantime::parse_duration)]
+    pub(super) vanished_after: Duration,
+    /// Print what would be deleted, and delete nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+/// `certfleet rollback`
+#[derive(Args, Debug)]
+pub(super) struct Rollback {
+    /// The site, by name
+    #[arg(value_name = "SITE")]
+    pub(super) site: String,
+    /// The generation to go back to [default: the highest usable one that is not in use]
+    #[arg(long, value_name = "GENERATION", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) to: Option<u64>,
+}
+
 /// `certfleet show`
 #[derive(Args, Debug)]
 pub(super) struct Show {
@@ -122,6 +192,61 @@ pub(super) struct Export {
     /// Where to write it, mode 0600; `-` is standard output
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub(super) output: PathBuf,
+}
+
+/// `certfleet push`
+#[derive(Args, Debug)]
+pub(super) struct Push {
+    /// The machines, as ssh knows them: web1, deploy@web1, ssh://deploy@web1:2222
+    #[arg(value_name = "HOST", required = true)]
+    pub(super) hosts: Vec<String>,
+    /// How many at once
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..))]
+    pub(super) jobs: u8,
+    /// Run certfleet there with `sudo -n`
+    #[arg(long)]
+    pub(super) sudo: bool,
+    /// What certfleet is called there
+    #[arg(long, value_name = "PATH", default_value = "certfleet")]
+    pub(super) remote_program: String,
+    /// The configuration to install there, as /etc/certfleet/certfleet.toml [default: this machine's own]
+    #[arg(long, value_name = "FILE")]
+    pub(super) host_config: Option<PathBuf>,
+}
+
+/// `certfleet schedule`
+#[derive(Args, Debug)]
+pub(super) struct Schedule {
+    /// For cron [default: for systemd where it runs, else for cron]
+    #[arg(long, conflicts_with = "systemd")]
+    pub(super) cron: bool,
+    /// For systemd
+    #[arg(long)]
+    pub(super) systemd: bool,
+    /// Put the files in place and switch them on; what was changed by hand is never overwritten
+    #[arg(long)]
+    pub(super) install: bool,
+    /// What this machine is [default: a webserver where the configuration has a `[[target]]`]
+    #[arg(long = "for", value_name = "ROLE")]
+    pub(super) role: Option<Role>,
+}
+
+/// What a machine is to the fleet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum Role {
+    /// It serves sites: it runs the agent
+    Webserver,
+    /// It makes sure that certificates exist before anything is deployed
+    BuildMachine,
+}
+
+impl From<Role> for MachineRole {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Webserver => Self::Webserver,
+            Role::BuildMachine => Self::BuildMachine,
+        }
+    }
 }
 
 /// The formats that bundles are exported in.

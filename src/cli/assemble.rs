@@ -29,6 +29,7 @@ use crate::fleet::place::{Place, spool_in};
 use crate::fleet::runtimedata::Runtimedata;
 use crate::fleet::seal::Seal;
 use crate::fleet::{Creates, Fleet};
+use crate::issuer::Issuer;
 use crate::issuer::acme::{AcmeIssuer, AcmeOptions, ExternalAccount};
 use crate::issuer::local_ca::{self, LocalCaIssuer, LocalCaOptions};
 use crate::issuer::self_signed::SelfSigned;
@@ -51,6 +52,23 @@ pub(super) fn settings(config: Option<&Path>) -> Result<Settings, Failure> {
     let host_name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let sources = Sources { config, environment: &variable, current_dir: &current_dir, host_name: &host_name };
     Ok(config::load(sources)?)
+}
+
+/// The settings that a text would give at `path` on this machine.
+pub(super) fn settings_of(path: &Path, text: &str) -> Result<Settings, Failure> {
+    let host_name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let sources = Sources { config: None, environment: &variable, current_dir: Path::new("/"), host_name: &host_name };
+    Ok(config::load_text(path, text, sources)?)
+}
+
+/// What another machine, whose name is not known, is called in its settings. Nobody calls a node so.
+pub(super) const ELSEWHERE: &str = "machine whose name is not known here";
+
+/// The settings that a text would give at `path` on another machine, of which nothing is known but that root runs it.
+pub(super) fn settings_elsewhere(path: &Path, text: &str) -> Result<Settings, Failure> {
+    let environment = |name: &str| (name == "HOME").then(|| "/root".to_owned());
+    let sources = Sources { config: None, environment: &environment, current_dir: Path::new("/"), host_name: ELSEWHERE };
+    Ok(config::load_text(path, text, sources)?)
 }
 
 fn variable(name: &str) -> Option<String> {
@@ -108,6 +126,17 @@ pub(super) fn seal_wanted(settings: &Settings) -> Result<SealWanted, Failure> {
     })
 }
 
+/// Which issuers a machine may ask.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Issuing {
+    /// All of them.
+    Anywhere,
+    /// All but a local CA whose key is elsewhere.
+    OnNode,
+    /// None: their secrets are not even looked for.
+    Never,
+}
+
 /// Builds the issuers of `sites` with their solvers, before anything is touched: a missing secret is found on the day it goes missing,
 /// not on the day of the renewal. The seal of the accounts is put into `seal` once it is known.
 pub(super) fn issuers(
@@ -115,6 +144,7 @@ pub(super) fn issuers(
     sites: &[Site],
     store: &Arc<dyn Datastore>,
     seal: &Arc<OnceLock<Seal>>,
+    issuing: Issuing,
 ) -> Result<Issuers, Failure> {
     let mut solvers: BTreeMap<&str, Arc<dyn Solver>> = BTreeMap::new();
     let mut issuers = Issuers::default();
@@ -125,6 +155,9 @@ pub(super) fn issuers(
             }
             let named = match settings.issuers.get(name) {
                 None => return Err(Failure::usage(format!("there is no issuer {name:?}"), "add an [issuer] table for it")),
+                Some(IssuerSettings::Acme(acme)) if issuing == Issuing::Never => {
+                    NamedIssuer { class: IssuerClass::Acme, anchors: acme_anchors(name, acme)?, issuer: None }
+                }
                 Some(IssuerSettings::Acme(acme)) => {
                     let solver_name = site.solver.as_deref().unwrap_or_default();
                     let solver = match solvers.get(solver_name) {
@@ -135,18 +168,36 @@ pub(super) fn issuers(
                 }
                 Some(IssuerSettings::LocalCa { lifetime }) => {
                     let directory = settings.local_ca_dir();
-                    let anchors = Anchors::RootFile(directory.join(local_ca::ROOT_FILE));
+                    let anchors = local_ca_anchors(settings);
                     let options = LocalCaOptions { leaf_lifetime: *lifetime, owner: None };
-                    NamedIssuer { class: IssuerClass::LocalCa, anchors, issuer: Arc::new(LocalCaIssuer::new(directory, options)) }
+                    // A second local CA, made on a webserver, would be one that no client knows.
+                    let here = issuing == Issuing::Anywhere || issuing == Issuing::OnNode && directory.join(local_ca::KEY_FILE).exists();
+                    let issuer = here.then(|| Arc::new(LocalCaIssuer::new(directory, options)) as Arc<dyn Issuer>);
+                    NamedIssuer { class: IssuerClass::LocalCa, anchors, issuer }
                 }
                 Some(IssuerSettings::SelfSigned { lifetime }) => {
-                    NamedIssuer { class: IssuerClass::SelfSigned, anchors: Anchors::OwnLeaf, issuer: Arc::new(SelfSigned::new(*lifetime)) }
+                    let issuer = (issuing != Issuing::Never).then(|| Arc::new(SelfSigned::new(*lifetime)) as Arc<dyn Issuer>);
+                    NamedIssuer { class: IssuerClass::SelfSigned, anchors: Anchors::OwnLeaf, issuer }
                 }
             };
             issuers.add(site, name, named);
         }
     }
     Ok(issuers)
+}
+
+/// Whom the chains of an issuer must lead to. Those who only look need no more of it: no solver, no secret.
+pub(super) fn anchors(settings: &Settings, name: &str) -> Result<Option<Anchors>, Failure> {
+    Ok(match settings.issuers.get(name) {
+        None => None,
+        Some(IssuerSettings::Acme(acme)) => Some(acme_anchors(name, acme)?),
+        Some(IssuerSettings::LocalCa { .. }) => Some(local_ca_anchors(settings)),
+        Some(IssuerSettings::SelfSigned { .. }) => Some(Anchors::OwnLeaf),
+    })
+}
+
+fn local_ca_anchors(settings: &Settings) -> Anchors {
+    Anchors::RootFile(settings.local_ca_dir().join(local_ca::ROOT_FILE))
 }
 
 fn acme_issuer(
@@ -160,11 +211,7 @@ fn acme_issuer(
         None => None,
         Some(eab) => Some(ExternalAccount { kid: eab.kid.clone(), hmac_key: Zeroizing::new(resolve(&eab.hmac_key)?.trim().to_owned()) }),
     };
-    let anchors = match (&acme.chain_trust, acme.lineage) {
-        (Some(path), _) => Anchors::Given(roots(name, "chain_trust", path)?),
-        (None, Lineage::Live) => Anchors::Given(Trust::web()),
-        (None, Lineage::Staging) => Anchors::Anyone,
-    };
+    let anchors = acme_anchors(name, acme)?;
     let trust = acme.trust.as_deref().map(|path| pem_file(name, "trust", path)).transpose()?;
     let Some(key) = ObjectKey::account(name) else {
         return Err(Failure::usage(format!("an issuer cannot be called {name:?}"), "use letters, digits and hyphens"));
@@ -174,7 +221,15 @@ fn acme_issuer(
     let options = AcmeOptions { name: name.to_owned(), directory, trust, contact, eab, solver, accounts };
     let issuer =
         AcmeIssuer::new(options).map_err(|error| Failure::new(&error, format!("correct the table [issuer.{name}]"), Exit::Usage))?;
-    Ok(NamedIssuer { class: IssuerClass::Acme, anchors, issuer: Arc::new(issuer) })
+    Ok(NamedIssuer { class: IssuerClass::Acme, anchors, issuer: Some(Arc::new(issuer)) })
+}
+
+fn acme_anchors(name: &str, acme: &AcmeSettings) -> Result<Anchors, Failure> {
+    Ok(match (&acme.chain_trust, acme.lineage) {
+        (Some(path), _) => Anchors::Given(roots(name, "chain_trust", path)?),
+        (None, Lineage::Live) => Anchors::Given(Trust::web()),
+        (None, Lineage::Staging) => Anchors::Anyone,
+    })
 }
 
 fn solver(settings: &Settings, name: &str) -> Result<Arc<dyn Solver>, Failure> {
@@ -204,7 +259,8 @@ fn solver(settings: &Settings, name: &str) -> Result<Arc<dyn Solver>, Failure> {
     }
 }
 
-fn secrets(credentials: &BTreeMap<String, Secret>) -> Result<BTreeMap<String, Zeroizing<String>>, Failure> {
+/// Credentials, each resolved.
+pub(super) fn secrets(credentials: &BTreeMap<String, Secret>) -> Result<BTreeMap<String, Zeroizing<String>>, Failure> {
     credentials.iter().map(|(name, secret)| Ok((name.clone(), resolve(secret)?))).collect()
 }
 
@@ -252,7 +308,7 @@ impl Run {
             creates,
             holder: Holder { node: settings.agent.node.clone(), run: random::name(), place: id },
             issuers: self.issuers,
-            runtimedata: Runtimedata::new(settings.ssl_dir()),
+            runtimedata: Some(Runtimedata::new(settings.ssl_dir())),
             spool: place.map_or_else(|| spool_in(&place_directory(settings)), Place::spool),
             progress: self.console,
             interrupt: self.interrupt,

@@ -9,9 +9,10 @@ use super::console::Console;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::rendering;
-use super::session::{Purpose, Session};
+use super::session::{self, Purpose, Session};
 use super::supplied::{self, Materials};
 use crate::config::Settings;
+use crate::domain::bundle::Bundle;
 use crate::domain::plan::Intent;
 use crate::domain::site::{Method, Site};
 use crate::domain::time::rfc3339;
@@ -41,8 +42,8 @@ pub(super) async fn run(arguments: &Arguments, options: &Ensure, console: &Arc<C
     let session = Session::begin(&settings, &sites, Purpose::Work, console).await?;
     let mut wanted = wanted(options, sites.clone());
     if let (Some(materials), Some(site)) = (&materials, single) {
-        let accepted = supplied::accept(materials, site, session.snapshot.clock().now(), console);
-        wanted[0].supplied = Some(accepted.map_err(|failure| failure.about(&site.name))?);
+        let accepted = supplied::accept(materials, site, session.snapshot.clock().now(), &session.fleet.interrupt, console);
+        wanted[0].supplied = Some(accepted.await.map_err(|failure| failure.about(&site.name))?);
     }
     let mut reports = session.fleet.ensure(&wanted, &session.snapshot).await;
     ask_for_what_is_missing(&session, &sites, &mut reports, console).await;
@@ -75,8 +76,8 @@ pub(super) fn answer(
         }
         let mut what = format!("{}: {}", report.site, printable(&problem.what));
         if let Some(in_place) = &report.in_place {
-            let until = rfc3339(&in_place.leaf.not_after);
-            let _ = write!(what, "; generation {} is in place and valid until {until}", in_place.generation);
+            let until = rfc3339(&in_place.leaf().not_after);
+            let _ = write!(what, "; generation {} is in place and valid until {until}", in_place.generation());
         }
         let again = problem.retry_at.map(|time| format!("; it is tried again by itself from {} on", rfc3339(&time)));
         console.error(&what, &format!("{}{}", problem.hint, again.unwrap_or_default()));
@@ -94,7 +95,7 @@ fn sites(settings: &Settings, options: &Ensure) -> Result<Vec<Site>, Failure> {
 
 fn wanted(options: &Ensure, sites: Vec<Site>) -> Vec<SiteWanted> {
     let intent = if options.force { Intent::Force } else { Intent::IfDue };
-    sites.into_iter().map(|site| SiteWanted { site, intent, supplied: None }).collect()
+    sites.into_iter().map(|site| SiteWanted { site, intent, supplied: None, held: None }).collect()
 }
 
 async fn dry_run(
@@ -105,14 +106,26 @@ async fn dry_run(
     materials: Option<&Materials>,
     console: &Arc<Console>,
 ) -> Result<Exit, Failure> {
-    let session = Session::begin(settings, &sites, Purpose::Look, console).await?;
+    // Where a password may have to be asked for, a signal must not end the program with the terminal left silent.
+    let interrupt = materials.map(|_| session::interrupt(console)).transpose()?;
+    let session = Session::begin_under(interrupt, settings, &sites, Purpose::Look, console).await?;
     let mut wanted = wanted(options, sites);
     if let (Some(materials), [only]) = (materials, wanted.as_mut_slice()) {
-        only.supplied = Some(supplied::accept(materials, &only.site, session.snapshot.clock().now(), console)?);
+        let accepted = supplied::accept(materials, &only.site, session.snapshot.clock().now(), &session.fleet.interrupt, console);
+        only.supplied = Some(accepted.await?);
     }
-    let planned = session.fleet.plans(&wanted, &session.snapshot).await?;
+    let planned = tokio::select! {
+        planned = session.fleet.plans(&wanted, &session.snapshot) => planned?,
+        () = session.fleet.interrupt.cancelled() => return Err(session::interrupted()),
+    };
     console.answer(&if arguments.json { rendering::plans_json(&planned) } else { rendering::plans(&planned) })?;
     Ok(Exit::Done)
+}
+
+async fn asked(session: &Session, site: &Site, console: &Console) -> Result<Bundle, Failure> {
+    let interrupt = &session.fleet.interrupt;
+    let materials = supplied::ask(site, interrupt, console).await?;
+    supplied::accept(&materials, site, session.snapshot.clock().now(), interrupt, console).await
 }
 
 /// Manual sites without a certificate that serves: on a terminal, a person can paste it right here.
@@ -122,8 +135,7 @@ async fn ask_for_what_is_missing(session: &Session, sites: &[Site], reports: &mu
         if !missing || session.fleet.interrupt.is_cancelled() || !supplied::can_ask() {
             continue;
         }
-        let now = session.snapshot.clock().now();
-        let bundle = match supplied::ask(site, console).and_then(|materials| supplied::accept(&materials, site, now, console)) {
+        let bundle = match asked(session, site, console).await {
             Ok(bundle) => bundle,
             // What became of the other sites is told all the same.
             Err(Failure { what, hint, exit }) => {
@@ -135,7 +147,7 @@ async fn ask_for_what_is_missing(session: &Session, sites: &[Site], reports: &mu
                 continue;
             }
         };
-        let wanted = SiteWanted { site: site.clone(), intent: Intent::IfDue, supplied: Some(bundle) };
+        let wanted = SiteWanted { site: site.clone(), intent: Intent::IfDue, supplied: Some(bundle), held: None };
         if let Some(settled) = session.fleet.ensure(&[wanted], &session.snapshot).await.pop() {
             *report = settled;
         }

@@ -12,6 +12,8 @@ pub(super) enum Exit {
     Failed = 1,
     /// Wrong usage or configuration; nothing was touched.
     Usage = 2,
+    /// `status`: something needs a person.
+    Attention = 3,
     /// A renewal failed, but a certificate that is still valid is in place.
     Degraded = 4,
     /// The datastore cannot be reached, or somebody else is at work for longer than we wait: try again.

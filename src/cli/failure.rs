@@ -6,10 +6,12 @@ use crate::datastore::{DatastoreError, FailureKind};
 use crate::domain::record::RecordError;
 use crate::domain::site::SiteName;
 use crate::fleet::bundle_object::OpenError;
+use crate::fleet::delivery::ReceiveError;
 use crate::fleet::first_use::FirstUseError;
 use crate::fleet::identity::IdentityError;
 use crate::fleet::look::LookError;
 use crate::fleet::place::PlaceError;
+use crate::fleet::prune::PruneError;
 use crate::system::error_chain::in_full;
 use crate::system::files::{self, FileError};
 use crate::system::lock::LockError;
@@ -50,7 +52,8 @@ impl Failure {
         Self { what: format!("{site}: {}", self.what), ..self }
     }
 
-    fn of_store(error: &DatastoreError) -> Self {
+    /// A call that the store did not carry out.
+    pub(super) fn of_store(error: &DatastoreError) -> Self {
         let exit = match error.kind {
             FailureKind::Lasting => Exit::Failed,
             FailureKind::Passing => Exit::Temporary,
@@ -89,6 +92,17 @@ impl From<FileError> for Failure {
     }
 }
 
+impl From<ReceiveError> for Failure {
+    fn from(error: ReceiveError) -> Self {
+        let exit = match &error {
+            ReceiveError::Write(_) | ReceiveError::Read { .. } => Exit::Failed,
+            // Nothing was touched.
+            _ => Exit::Usage,
+        };
+        Self::new(&error, error.hint(), exit)
+    }
+}
+
 impl From<FirstUseError> for Failure {
     fn from(error: FirstUseError) -> Self {
         match error {
@@ -107,6 +121,18 @@ impl From<FirstUseError> for Failure {
     }
 }
 
+impl From<PruneError> for Failure {
+    fn from(error: PruneError) -> Self {
+        match error {
+            PruneError::Datastore(error) => error.into(),
+            PruneError::Headless => {
+                let hint = "restore that object from the bucket's versions; if the bundles are this fleet's, `certfleet ensure` on a machine with its identity writes it anew";
+                Self::new(&error, hint, Exit::Usage)
+            }
+        }
+    }
+}
+
 impl From<PlaceError> for Failure {
     fn from(error: PlaceError) -> Self {
         match error {
@@ -114,7 +140,7 @@ impl From<PlaceError> for Failure {
             PlaceError::Lock(LockError::Held { .. }) => {
                 Self::new(&error, "another certfleet is at work here: try again when it has ended", Exit::Temporary)
             }
-            PlaceError::Lock(LockError::Unusable { ref path, ref source }) | PlaceError::Read { ref path, ref source } => {
+            PlaceError::Lock(LockError::Unusable { ref path, ref source }) => {
                 Self::new(&error, files::hint(path, source.kind()), Exit::Failed)
             }
         }

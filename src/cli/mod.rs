@@ -5,26 +5,37 @@ use std::sync::Arc;
 
 use clap::Parser as _;
 
+mod agent;
 mod args;
 mod assemble;
+mod bootstrap;
 mod console;
+mod delivery;
 mod ensure;
 mod exit;
 mod export;
 mod failure;
 mod import;
 mod init;
+mod node;
+mod node_rendering;
 mod paste;
+mod prune;
+mod push;
 mod rendering;
+mod rollback;
+mod schedule;
 mod session;
 mod show;
+mod status;
 mod supplied;
+mod table;
+mod targets;
 
 use self::args::{Arguments, Command};
 use self::console::{Console, Detail};
 use self::exit::Exit;
 use self::failure::Failure;
-use crate::system::text::printable;
 
 /// Runs the program on the process's own arguments.
 pub fn main() -> ExitCode {
@@ -45,7 +56,7 @@ pub fn main() -> ExitCode {
     match ended {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            console.error(&printable(&failure.what), &failure.hint);
+            console.failure(&failure);
             failure.exit.into()
         }
     }
@@ -53,11 +64,18 @@ pub fn main() -> ExitCode {
 
 async fn run(arguments: &Arguments, console: &Arc<Console>) -> Result<Exit, Failure> {
     match &arguments.command {
+        Command::Agent(agent) => agent::run(arguments, agent, console).await,
+        Command::Bootstrap(bootstrap) => bootstrap::run(arguments, bootstrap, console).await,
         Command::Ensure(ensure) => ensure::run(arguments, ensure, console).await,
         Command::Export(export) => export::run(arguments, export, console).await,
         Command::Import(import) => import::run(arguments, import, console).await,
         Command::Init => init::run(arguments, console),
+        Command::Prune(prune) => prune::run(arguments, prune, console).await,
+        Command::Rollback(rollback) => rollback::run(arguments, rollback, console).await,
+        Command::Push(push) => push::run(arguments, push, console).await,
+        Command::Schedule(schedule) => schedule::run(arguments, schedule, console).await,
         Command::Show(show) => show::run(arguments, show, console).await,
+        Command::Status => status::run(arguments, console).await,
     }
 }
 

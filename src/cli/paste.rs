@@ -1,11 +1,12 @@
 //! Questions on a terminal: a paste of chain and key in any order, and passwords. Nothing is echoed, because it is secret.
 //!
 //! While a question waits, Ctrl-C is a character like any other, which ends it with [`io::ErrorKind::Interrupted`]: the signal would end
-//! the program with the terminal left silent.
+//! the program with the terminal left silent. Other signals end it through the token that whoever asks has tied to them.
 
-use std::io::{self, BufRead, Write as _};
+use std::io::{self, BufRead, StdinLock, Write as _};
 
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 /// More than any chain with its key has.
@@ -15,26 +16,39 @@ const LONGEST_PASTE_BYTES: usize = 1 << 20;
 const CTRL_C: u8 = 3;
 
 /// Asks for chain and key, and reads until a line with a single dot, or Ctrl-D.
-pub(super) fn read(site: &str) -> io::Result<Zeroizing<Vec<u8>>> {
+pub(super) async fn read(site: &str, interrupt: &CancellationToken) -> io::Result<Zeroizing<Vec<u8>>> {
     // Before the question: whoever answers at once is not shown either.
     let _silent = Silence::begin()?;
     let mut stderr = io::stderr();
     writeln!(stderr, "Paste the certificate chain and the private key for {site}, in any order.")?;
     writeln!(stderr, "Nothing is shown. End with a line that holds a single dot; Ctrl-C gives up.")?;
-    lines_until_dot(&mut io::stdin().lock())
+    answer(interrupt, lines_until_dot).await
 }
 
 /// Asks for the password of a private key.
-pub(super) fn password() -> io::Result<Zeroizing<String>> {
+pub(super) async fn password(interrupt: &CancellationToken) -> io::Result<Zeroizing<String>> {
     let silent = Silence::begin()?;
     write!(io::stderr(), "password of the private key (nothing is shown): ")?;
-    let line = line(&mut io::stdin().lock());
+    let line = answer(interrupt, line).await;
     drop(silent);
     // The line end of whoever typed was not shown either.
     writeln!(io::stderr())?;
     let line = line?;
     let text = std::str::from_utf8(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+/// What is read from standard input. That happens on a thread of its own, so that the interruption is noticed; the thread is left behind
+/// then, and ends with the program.
+async fn answer<T: Send + 'static>(
+    interrupt: &CancellationToken,
+    read: impl FnOnce(&mut StdinLock<'static>) -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let reading = tokio::task::spawn_blocking(move || read(&mut io::stdin().lock()));
+    tokio::select! {
+        read = reading => read.map_err(io::Error::other)?,
+        () = interrupt.cancelled() => Err(io::ErrorKind::Interrupted.into()),
+    }
 }
 
 fn lines_until_dot(input: &mut impl BufRead) -> io::Result<Zeroizing<Vec<u8>>> {

@@ -57,9 +57,9 @@ struct BundleAnswer<'a> {
     not_after: String,
     serial: &'a str,
     fingerprint_sha256: &'a str,
-    directory: &'a Path,
-    fullchain: std::path::PathBuf,
-    privkey: std::path::PathBuf,
+    directory: Option<&'a Path>,
+    fullchain: Option<std::path::PathBuf>,
+    privkey: Option<std::path::PathBuf>,
 }
 
 #[derive(Debug, Serialize)]
@@ -74,8 +74,9 @@ struct RefusedAnswer<'a> {
     reason: &'a str,
 }
 
+/// What went wrong, for machines.
 #[derive(Debug, Serialize)]
-struct ProblemAnswer<'a> {
+pub(super) struct ProblemAnswer<'a> {
     what: &'a str,
     hint: &'a str,
     retry_at: Option<String>,
@@ -83,11 +84,17 @@ struct ProblemAnswer<'a> {
 
 /// The worst outcome as an exit code.
 pub(super) fn exit(reports: &[SiteReport]) -> Exit {
-    match reports.iter().map(|report| report.outcome).max() {
-        None | Some(Outcome::Done) => Exit::Done,
-        Some(Outcome::Degraded) => Exit::Degraded,
-        Some(Outcome::Temporary) => Exit::Temporary,
-        Some(Outcome::Failed) => Exit::Failed,
+    reports.iter().map(|report| report.outcome).max().unwrap_or(Outcome::Done).into()
+}
+
+impl From<Outcome> for Exit {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Self::Done,
+            Outcome::Degraded => Self::Degraded,
+            Outcome::Busy | Outcome::Temporary => Self::Temporary,
+            Outcome::Failed => Self::Failed,
+        }
     }
 }
 
@@ -110,21 +117,22 @@ fn site_answer(report: &SiteReport) -> SiteAnswer<'_> {
 }
 
 fn bundle_answer(in_place: &InPlace) -> BundleAnswer<'_> {
-    let leaf = &in_place.leaf;
+    let (leaf, record) = (in_place.leaf(), &in_place.opened.record);
+    let file = |name: &str| in_place.directory.as_ref().map(|directory| directory.join(name));
     BundleAnswer {
         source: in_place.source,
-        generation: in_place.generation,
+        generation: in_place.generation(),
         object: in_place.object.as_str(),
-        issuer: &in_place.issuer,
-        issuer_class: in_place.class,
+        issuer: &record.issuer,
+        issuer_class: record.issuer_class,
         identifiers: leaf.identifiers.iter().map(ToString::to_string).collect(),
         not_before: rfc3339(&leaf.not_before),
         not_after: rfc3339(&leaf.not_after),
         serial: &leaf.serial,
         fingerprint_sha256: &leaf.fingerprint,
-        directory: &in_place.directory,
-        fullchain: in_place.directory.join("fullchain.pem"),
-        privkey: in_place.directory.join("privkey.pem"),
+        directory: in_place.directory.as_deref(),
+        fullchain: file("fullchain.pem"),
+        privkey: file("privkey.pem"),
     }
 }
 
@@ -132,7 +140,7 @@ fn due_answer(due: &Due) -> DueAnswer {
     DueAnswer { rule: due.rule(), why: due.to_string() }
 }
 
-fn problem_answer(problem: &Problem) -> ProblemAnswer<'_> {
+pub(super) fn problem_answer(problem: &Problem) -> ProblemAnswer<'_> {
     ProblemAnswer { what: &problem.what, hint: &problem.hint, retry_at: problem.retry_at.as_ref().map(rfc3339) }
 }
 
@@ -141,20 +149,22 @@ pub(super) fn people(reports: &[SiteReport], now: DateTime<Utc>, local_ca_root: 
     let mut text = String::new();
     for report in reports {
         let Some(in_place) = &report.in_place else { continue };
-        let leaf = &in_place.leaf;
+        let leaf = in_place.leaf();
         let left = in_words(policy::left(leaf, now));
         let _ = writeln!(
             text,
             "{}  valid until {} (in {left}), generation {} {}",
             report.site,
             rfc3339(&leaf.not_after),
-            in_place.generation,
+            in_place.generation(),
             came(in_place)
         );
-        let _ = writeln!(text, "  files   {}/{{fullchain,cert,chain,privkey}}.pem", in_place.directory.display());
+        if let Some(directory) = &in_place.directory {
+            let _ = writeln!(text, "  files   {}/{{fullchain,cert,chain,privkey}}.pem", directory.display());
+        }
         let _ = writeln!(text, "  object  {}", in_place.object);
         let _ = writeln!(text, "  look    certfleet show {}", report.site.in_shell());
-        if in_place.class == IssuerClass::LocalCa {
+        if in_place.opened.record.issuer_class == IssuerClass::LocalCa {
             let _ = writeln!(text, "  trust   {} is the root to install in clients", local_ca_root.display());
         }
         for (source, reason) in &report.refused {
@@ -170,12 +180,16 @@ pub(super) fn people(reports: &[SiteReport], now: DateTime<Utc>, local_ca_root: 
 }
 
 fn came(in_place: &InPlace) -> String {
-    let issuer = &in_place.issuer;
+    let issuer = &in_place.opened.record.issuer;
     match in_place.source {
         Source::Datastore => format!("by {issuer}, as before"),
         Source::Issued => format!("by {issuer}, issued now"),
         Source::Runtimedata => format!("by {issuer}, published now from runtimedata"),
         Source::Spool => format!("by {issuer}, published now: an earlier run could not"),
+        Source::Earlier => {
+            let earlier = in_place.opened.record.rollback_to.map(|generation| format!(" {generation}")).unwrap_or_default();
+            format!("by {issuer}, published now: it repeats generation{earlier}")
+        }
         Source::Supplied => "supplied and published now".to_owned(),
     }
 }
@@ -229,11 +243,11 @@ fn step(action: &Action) -> String {
     }
 }
 
-fn outcome(outcome: Outcome) -> &'static str {
+pub(super) fn outcome(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Done => "done",
         Outcome::Degraded => "degraded",
-        Outcome::Temporary => "temporary",
+        Outcome::Busy | Outcome::Temporary => "temporary",
         Outcome::Failed => "failed",
     }
 }

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _, Read as _};
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::args;
@@ -52,21 +53,29 @@ pub(super) fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Asks for a paste of chain and key.
-pub(super) fn ask(site: &Site, console: &Console) -> Result<Materials, Failure> {
+/// Asks for a paste of chain and key, until `interrupt` is cancelled.
+pub(super) async fn ask(site: &Site, interrupt: &CancellationToken, console: &Console) -> Result<Materials, Failure> {
     console.finish_steps();
-    let text = paste::read(&site.name.to_string()).map_err(|error| unasked(&error, "use --fullchain and --privkey with files instead"))?;
+    let text = paste::read(&site.name.to_string(), interrupt).await;
+    let text = text.map_err(|error| unasked(&error, "use --fullchain and --privkey with files instead"))?;
     Ok(Materials { pieces: vec![("the paste".to_owned(), text, GivenAs::Either)], password: None })
 }
 
-/// Judges what was handed over: a proven bundle for the site, or what is wrong with it. Everything that was put right is said.
-pub(super) fn accept(materials: &Materials, site: &Site, now: DateTime<Utc>, console: &Console) -> Result<Bundle, Failure> {
+/// Judges what was handed over: a proven bundle for the site, or what is wrong with it. Everything that was put right is said. A password
+/// that is missing is asked for, until `interrupt` is cancelled.
+pub(super) async fn accept(
+    materials: &Materials,
+    site: &Site,
+    now: DateTime<Utc>,
+    interrupt: &CancellationToken,
+    console: &Console,
+) -> Result<Bundle, Failure> {
     let pieces: Vec<_> = materials.pieces.iter().map(|(name, bytes, given_as)| Material { name, bytes, given_as: *given_as }).collect();
     let judge = |password: Option<&str>| supplied(&pieces, password, &site.identifiers, now);
     let mut judged = judge(materials.password.as_ref().map(|password| password.as_str()));
     if judged.as_ref().is_err_and(SuppliedError::wants_password) && can_ask() {
         console.finish_steps();
-        let password = paste::password().map_err(|error| unasked(&error, "use --password-file instead"))?;
+        let password = paste::password(interrupt).await.map_err(|error| unasked(&error, "use --password-file instead"))?;
         judged = judge(Some(&password));
     }
     let accepted = judged.map_err(|error| {

@@ -14,13 +14,14 @@
 //! | `S3_HOST_BASE` | the store's host, without a scheme; without it the datastore is the file's, or the default directory |
 //! | `S3_ACCESS_KEY`, `S3_SECRET_KEY`, `S3_LOCATION` | credentials and region; `US` is what S3 once called us-east-1 |
 //! | `DNS_CHOICE` | part of the bucket's name |
+//! | `WEBSERVER_CHOICE` | `NGINX`, `APACHE` or `LIGHTTPD`: where the file has no target, it is this server with `~/ssl`, seen at 127.0.0.1:443 |
 //!
 //! Of the `S3_…` values that are chained by `|`, one per region, the first is used, as the toolkit does for certificates. The bucket is
 //! the toolkit's own, `<WEBSITE_URL, dots as hyphens>-<DNS_CHOICE>-<lets|zero>-ssl`; our objects have other names than its
 //! `fullchain.pem` and `privkey.pem`, and leave them alone.
 //!
 //! `DNS_CHOICE` with `DNS_USERNAME` and `DNS_SECURITY_KEY` also asks for challenges to be answered at that DNS provider, which this
-//! release cannot; the configuration file's only solver is used in its place. `WEBSERVER_CHOICE` is of no use to a build machine.
+//! release cannot; the configuration file's only solver is used in its place.
 
 use std::path::PathBuf;
 
@@ -32,6 +33,7 @@ use super::error::{ConfigError, Place, Setting};
 use super::issuers::{self, IssuerSettings};
 use super::secret::Secret;
 use super::sites::{Known, from_the_command_line, only_solver};
+use super::targets::TargetKind;
 use crate::domain::identifier::Identifier;
 use crate::domain::site::{Lineage, Method, Site, SiteName};
 
@@ -48,6 +50,7 @@ pub(super) struct Toolkit {
     pub(super) build_identifier: Option<Said>,
     pub(super) runtimedata: Option<PathBuf>,
     pub(super) bucket: Option<ToolkitBucket>,
+    pub(super) webserver: Option<TargetKind>,
 }
 
 /// A variable and its value.
@@ -69,6 +72,9 @@ impl Service {
     }
 }
 
+const WEBSERVERS: &[(&str, TargetKind)] =
+    &[("NGINX", TargetKind::Nginx), ("APACHE", TargetKind::Apache), ("LIGHTTPD", TargetKind::Lighttpd)];
+
 /// The toolkit's variables; an empty one counts as not set, as in the toolkit's scripts.
 struct Variables<'a>(Environment<'a>);
 
@@ -88,10 +94,15 @@ impl Variables<'_> {
         Some(Zeroizing::new(first.to_owned()))
     }
 
+    /// What a variable stands for; the first choice where it is not set.
     fn choose<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> Result<T, ConfigError> {
-        let Some(value) = self.get(name) else { return Ok(choices[0].1) };
+        Ok(self.chosen(name, choices)?.unwrap_or(choices[0].1))
+    }
+
+    fn chosen<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> Result<Option<T>, ConfigError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
         let found = choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(&value));
-        found.map(|(_, meaning)| *meaning).ok_or_else(|| ConfigError::Unknown {
+        found.map(|(_, meaning)| Some(*meaning)).ok_or_else(|| ConfigError::Unknown {
             at: setting(name).into(),
             what: "choice",
             value,
@@ -125,6 +136,7 @@ pub(super) fn read(environment: Environment<'_>) -> Result<Option<Toolkit>, Conf
         build_identifier: variables.said("BUILD_IDENTIFIER"),
         runtimedata: variables.get("BUILD_HOME").map(|home| PathBuf::from(home).join("runtimedata")),
         bucket: bucket(&variables, &identifier, service)?,
+        webserver: variables.chosen("WEBSERVER_CHOICE", WEBSERVERS)?,
         identifier,
     }))
 }

@@ -26,7 +26,7 @@ pub use issuers::{AcmeSettings, DEFAULT_LIFETIME, EabSettings, IssuerSettings};
 pub use secret::{IdentitySource, Secret};
 pub use settings::{AgentSettings, Origin, Role, Settings};
 pub use solvers::{Program, SolverSettings};
-pub use targets::{TargetKind, TargetSettings, Wanted};
+pub use targets::{CommandSetting, ScriptSettings, TargetKind, TargetSettings, Wanted};
 
 use toml::de::DeTable;
 
@@ -70,6 +70,11 @@ pub fn load(sources: Sources<'_>) -> Result<Settings, ConfigError> {
         Some(document) => read(&document, sources, Origin::File(document.path.clone())),
         None => read(&Document { path: PathBuf::from(LOCAL_FILE), text: String::new() }, sources, Origin::Defaults),
     }
+}
+
+/// Checks a configuration that is, or will be, at `path`: relative paths in it are relative to that file, whether it is there or not.
+pub fn load_text(path: &Path, text: &str, sources: Sources<'_>) -> Result<Settings, ConfigError> {
+    read(&Document { path: path.to_owned(), text: text.to_owned() }, sources, Origin::File(path.to_owned()))
 }
 
 /// A commented configuration to start from: it works as it is, and shows every key of sites, issuers, solvers and the datastore.
@@ -169,7 +174,10 @@ fn read(document: &Document, sources: Sources<'_>, origin: Origin) -> Result<Set
         toolkit: toolkit.as_ref().and_then(|toolkit| toolkit.bucket.clone()),
     };
     let datastore = datastore::read(&top.section("datastore", datastore::KEYS, &nothing)?, &around)?;
-    let targets = targets::read(top.get("target").as_ref(), &sites, &base)?;
+    let targets = match (top.get("target"), toolkit.as_ref().and_then(|toolkit| toolkit.webserver)) {
+        (None, Some(webserver)) => targets::of_the_toolkit(webserver, &base).into_iter().collect(),
+        (field, _) => targets::read(field.as_ref(), &sites, &base)?,
+    };
     let node = set(sources.environment, targets::NODE_VARIABLE);
     let agent = targets::read_agent(&top.section("agent", targets::AGENT_KEYS, &nothing)?, node, sources.host_name)?;
     Ok(Settings {

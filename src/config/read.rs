@@ -216,6 +216,11 @@ impl<'a> Field<'a> {
         Ok(argv)
     }
 
+    /// The same, or nothing where the list is empty.
+    pub(super) fn program_or_none(&self, base: &Base) -> Result<Option<Vec<String>>, ConfigError> {
+        if self.value.get_ref().as_array().is_some_and(|list| list.is_empty()) { Ok(None) } else { self.program(base).map(Some) }
+    }
+
     /// A string that may be empty, but cannot hold a NUL, which ends an argument.
     fn argument(&self) -> Result<&'a str, ConfigError> {
         let text = self.value.get_ref().as_str().ok_or_else(|| self.wrong_type("a list of strings", "put each argument in quotes"))?;

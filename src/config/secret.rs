@@ -71,6 +71,11 @@ impl Secret {
         Self { at: Setting::new(Place::Variable(variable.to_owned()), "secret"), source: Source::Held(value) }
     }
 
+    /// Whether it is what a program prints.
+    pub fn is_printed(&self) -> bool {
+        matches!(self.source, Source::Command(_))
+    }
+
     /// Fetches it. Line ends at the end of a file, and of what a command prints, are not part of it; an empty secret is an error.
     ///
     /// A command inherits the environment, which password managers need; its standard error stays the user's. It is ended after
@@ -115,6 +120,10 @@ impl Secret {
 }
 
 /// Runs a program without a shell and returns what it prints. Its whole process group is ended at the deadline.
+///
+/// This is not [`crate::system::command`], which gives programs a bare environment, keeps what they say on standard error, and drops the
+/// beginning of long output: a password manager needs the user's environment, says to the user what it wants, and a secret is whole or
+/// refused, and wiped.
 fn output(argv: &[String], deadline: Duration) -> io::Result<(ExitStatus, Zeroizing<String>)> {
     let mut command = Command::new(&argv[0]);
     command.args(&argv[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);

@@ -62,7 +62,7 @@ pub struct AgentSettings {
     pub role: Role,
     /// The most that a start is put off by.
     pub splay: Duration,
-    /// A node that is silent for longer is no longer waited for.
+    /// A node that is silent for longer is reported.
     pub stale_after: Duration,
 }
 

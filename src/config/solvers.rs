@@ -149,10 +149,10 @@ fn script_name(field: &Field<'_>) -> Result<String, ConfigError> {
 }
 
 /// Names of environment variables (POSIX.1-2017 section 8.1) and their values.
-fn credentials(field: &Field<'_>, base: &Base) -> Result<BTreeMap<String, Secret>, ConfigError> {
+pub(super) fn credentials(field: &Field<'_>, base: &Base) -> Result<BTreeMap<String, Secret>, ConfigError> {
     let read = |(name, field): (&str, Field<'_>)| {
         let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit());
-        let ours = ["CERTFLEET_", "CERTBOT_"].iter().any(|prefix| name.starts_with(prefix)) || matches!(name, "PATH" | "HOME");
+        let ours = ["CERTFLEET_", "CERTBOT_", "RENEWED_"].iter().any(|prefix| name.starts_with(prefix)) || matches!(name, "PATH" | "HOME");
         if !plain || name.is_empty() || ours {
             let why = format!("{name:?} cannot be the name of a credential");
             return Err(

@@ -91,22 +91,11 @@ pub enum Unfit {
 impl Bundle {
     /// Proves that `chain` (DER, leaf first) holds together, each certificate signed by the next, and that `key` is the leaf's.
     pub fn new<D: AsRef<[u8]>>(chain: &[D], key: PrivateKey) -> Result<Self, BundleError> {
-        if chain.len() > LONGEST_CHAIN {
-            return Err(BundleError::TooLong(chain.len()));
+        let chain = read_chain(chain)?;
+        if chain[0].public() != key.public() {
+            return Err(BundleError::OtherKey(chain[0].title()));
         }
-        let read = |(index, der): (usize, &D)| {
-            Certificate::from_der(der.as_ref()).map_err(|source| BundleError::Certificate { position: index + 1, source })
-        };
-        let chain = chain.iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?;
-        let leaf = chain.first().ok_or(BundleError::Empty)?;
-        if leaf.public() != key.public() {
-            return Err(BundleError::OtherKey(leaf.title()));
-        }
-        for pair in chain.windows(2) {
-            if !pair[0].is_signed_by(&pair[1]) {
-                return Err(BundleError::BrokenLink { subject: pair[0].subject.clone(), next: pair[1].subject.clone() });
-            }
-        }
+        prove_links(&chain)?;
         Ok(Self { chain, key })
     }
 
@@ -114,8 +103,7 @@ impl Bundle {
     pub fn from_pem(chain: &str, key: &str) -> Result<Self, BundleError> {
         let key = PrivateKey::from_pem(key).map_err(BundleError::Key)?;
         let blocks = pem::blocks(chain).map_err(BundleError::Pem)?;
-        let chain: Vec<_> = blocks.iter().filter(|block| block.label == "CERTIFICATE").map(|block| &*block.der).collect();
-        Self::new(&chain, key)
+        Self::new(&certificates_of(&blocks), key)
     }
 
     /// The certificate that servers present as their own.
@@ -155,19 +143,53 @@ impl Bundle {
 
     /// Whether it can serve `identifiers` at `now`, and if not, why.
     pub fn check(&self, identifiers: &[Identifier], now: DateTime<Utc>) -> Result<(), Unfit> {
-        let leaf = self.leaf();
-        if now > leaf.not_after {
-            return Err(Unfit::Expired { not_after: leaf.not_after, now });
-        }
-        if now + CLOCK_TOLERANCE < leaf.not_before {
-            return Err(Unfit::NotYetValid { not_before: leaf.not_before, now });
-        }
-        let missing = leaf.missing(identifiers);
-        if missing.is_empty() { Ok(()) } else { Err(Unfit::Names { missing }) }
+        self.leaf().check(identifiers, now)
     }
 }
 
+/// Reads a chain without its key from PEM, leaf first and never empty, and proves that each certificate is signed by the next.
+pub fn chain_from_pem(text: &str) -> Result<Vec<Certificate>, BundleError> {
+    let blocks = pem::blocks(text).map_err(BundleError::Pem)?;
+    let chain = read_chain(&certificates_of(&blocks))?;
+    prove_links(&chain)?;
+    Ok(chain)
+}
+
+fn certificates_of(blocks: &[pem::Block]) -> Vec<&[u8]> {
+    blocks.iter().filter(|block| block.label == "CERTIFICATE").map(|block| block.der.as_slice()).collect()
+}
+
+fn read_chain<D: AsRef<[u8]>>(chain: &[D]) -> Result<Vec<Certificate>, BundleError> {
+    if chain.is_empty() {
+        return Err(BundleError::Empty);
+    }
+    if chain.len() > LONGEST_CHAIN {
+        return Err(BundleError::TooLong(chain.len()));
+    }
+    let read = |(index, der): (usize, &D)| {
+        Certificate::from_der(der.as_ref()).map_err(|source| BundleError::Certificate { position: index + 1, source })
+    };
+    chain.iter().enumerate().map(read).collect()
+}
+
+fn prove_links(chain: &[Certificate]) -> Result<(), BundleError> {
+    let broken = chain.windows(2).find(|pair| !pair[0].is_signed_by(&pair[1]));
+    broken.map_or(Ok(()), |pair| Err(BundleError::BrokenLink { subject: pair[0].subject.clone(), next: pair[1].subject.clone() }))
+}
+
 impl Certificate {
+    /// Whether, as a leaf, it can serve `identifiers` at `now`, and if not, why.
+    pub fn check(&self, identifiers: &[Identifier], now: DateTime<Utc>) -> Result<(), Unfit> {
+        if now > self.not_after {
+            return Err(Unfit::Expired { not_after: self.not_after, now });
+        }
+        if now + CLOCK_TOLERANCE < self.not_before {
+            return Err(Unfit::NotYetValid { not_before: self.not_before, now });
+        }
+        let missing = self.missing(identifiers);
+        if missing.is_empty() { Ok(()) } else { Err(Unfit::Names { missing }) }
+    }
+
     /// A short name for messages: its first identifier, else its subject.
     pub fn title(&self) -> String {
         self.identifiers.first().map_or_else(|| self.subject.clone(), ToString::to_string)

@@ -60,6 +60,10 @@ pub enum Listed {
     Lease(SiteName, Generation, Attempt),
     /// The manifest.
     Manifest,
+    /// The report of the node of that name.
+    Node(String),
+    /// A race of creates.
+    Probe,
     /// Anything else, ours or not: left alone.
     Other,
 }
@@ -83,6 +87,11 @@ impl ObjectKey {
     /// The sealed account at an issuer, or `None` where the issuer's name could leave the prefix.
     pub fn account(issuer: &str) -> Option<Self> {
         is_plain_segment(issuer).then(|| Self(format!("accounts/{issuer}")))
+    }
+
+    /// The report of a node, or `None` where the node's name could leave the prefix.
+    pub fn node(name: &str) -> Option<Self> {
+        is_plain_segment(name).then(|| Self(format!("nodes/{name}")))
     }
 
     /// A key for the racing creates by which a datastore is tried; `run` is hexadecimal.
@@ -116,6 +125,8 @@ impl ObjectKey {
         let mut segments = self.0.split('/');
         match (segments.next(), segments.next(), segments.next(), segments.next()) {
             (Some("certfleet.json"), None, None, None) => Listed::Manifest,
+            (Some("probes"), Some(name), None, None) if is_probe(name) => Listed::Probe,
+            (Some("nodes"), Some(node), None, None) => Listed::Node(node.to_owned()),
             (Some("bundles"), Some(site), Some(number), None) => match (SiteName::from_file_name(site), digits(number, 10)) {
                 (Ok(site), Some(generation)) => Listed::Bundle(site, Generation(generation)),
                 _ => Listed::Other,
@@ -143,6 +154,12 @@ fn is_plain_segment(segment: &str) -> bool {
     !segment.is_empty() && !dots && segment.len() <= 255 && segment.chars().all(|c| !c.is_control() && c != '/' && c != '\\')
 }
 
+/// Whether [`ObjectKey::probe`] could have made it: 32 hexadecimal digits and a number.
+fn is_probe(name: &str) -> bool {
+    let hexadecimal = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    name.split_once('-').is_some_and(|(run, round)| run.len() == 32 && run.bytes().all(hexadecimal) && digits(round, 2).is_some())
+}
+
 fn digits(text: &str, width: usize) -> Option<u64> {
     let plain = text.len() == width && text.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| text.parse().ok()).flatten()
@@ -164,6 +181,9 @@ mod tests {
         assert_eq!(ObjectKey::lease(&staging, Generation(12), Attempt(3)).as_str(), "leases/www.example.com+staging/0000000012-0003");
         assert_eq!(ObjectKey::manifest().as_str(), "certfleet.json");
         assert_eq!(ObjectKey::account("letsencrypt").expect("a key").as_str(), "accounts/letsencrypt");
+        let node = ObjectKey::node("ws-1").expect("a key");
+        assert_eq!(ObjectKey::probe(&"0f".repeat(16), 3).listed(), Listed::Probe);
+        assert_eq!((node.as_str(), node.listed()), ("nodes/ws-1", Listed::Node("ws-1".to_owned())));
     }
 
     #[test]
@@ -187,5 +207,6 @@ mod tests {
             assert_eq!(ObjectKey::from_listing(text), None, "{text:?}");
         }
         assert_eq!(ObjectKey::account("../x"), None);
+        assert_eq!(ObjectKey::node("../x"), None);
     }
 }

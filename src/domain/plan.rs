@@ -23,6 +23,8 @@ pub enum Source {
     Supplied,
     /// An issuer, in this run.
     Issued,
+    /// An earlier generation, published again in this run.
+    Earlier,
 }
 
 /// What was found in one place.
@@ -178,6 +180,7 @@ impl fmt::Display for Source {
             Self::Runtimedata => "runtimedata",
             Self::Supplied => "supplied",
             Self::Issued => "issued",
+            Self::Earlier => "earlier",
         })
     }
 }

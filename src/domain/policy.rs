@@ -92,13 +92,33 @@ pub fn left(leaf: &Certificate, now: DateTime<Utc>) -> Duration {
 
 /// Whether a bundle that can still serve `site` should be replaced, and by which rule.
 pub fn due(candidate: Candidate<'_>, site: &Site, now: DateTime<Utc>) -> Option<Due> {
-    let leaf = candidate.leaf;
-    let left = left(leaf, now);
+    let (leaf, left) = (candidate.leaf, left(candidate.leaf, now));
     let threshold = threshold(leaf.lifetime(), site.renew_before);
     if left <= threshold {
         return Some(Due::Expiry { left, threshold });
     }
+    mismatch(candidate, site, now)
+}
+
+/// Whether the configuration wants another bundle than this one, however long it still lives.
+pub fn mismatch(candidate: Candidate<'_>, site: &Site, now: DateTime<Utc>) -> Option<Due> {
     identifiers_differ(candidate, site).or_else(|| made_otherwise(candidate, site, now))
+}
+
+/// The first moment, `now` or later, at which [`due`] will say so, and by which rule. What a person changes in the configuration, or
+/// forces, until then is not foreseen.
+pub fn due_at(candidate: Candidate<'_>, site: &Site, now: DateTime<Utc>) -> (DateTime<Utc>, Due) {
+    if let Some(why) = due(candidate, site, now) {
+        return (now, why);
+    }
+    let threshold = threshold(candidate.leaf.lifetime(), site.renew_before);
+    let expiry = candidate.leaf.not_after - threshold;
+    // An issuer waits for the latest of its retry times; the first that no longer waits is asked.
+    let until = |name: &String| candidate.passed_over.iter().filter(|passed| passed.issuer == *name).map(|passed| passed.retry_at).max();
+    let before = &site.issuers[..rank(candidate, site).unwrap_or_default()];
+    let retry = before.iter().filter_map(until).min().filter(|_| is_replaceable(candidate, site));
+    let at = retry.map_or(expiry, |retry| retry.min(expiry));
+    (at, due(candidate, site, at).unwrap_or(Due::Expiry { left: threshold, threshold }))
 }
 
 /// Supplied certificates may vouch for more than the site needs; those we order vouch for exactly what is configured.
@@ -112,18 +132,27 @@ fn identifiers_differ(candidate: Candidate<'_>, site: &Site) -> Option<Due> {
 
 /// A person's certificate is what it is: nothing we order replaces it before it is due. Nor is anything ordered for a manual site.
 fn made_otherwise(candidate: Candidate<'_>, site: &Site, now: DateTime<Utc>) -> Option<Due> {
-    if site.method == Method::Manual || candidate.class == IssuerClass::Manual {
+    if !is_ordered(candidate, site) {
         return None;
     }
     if candidate.leaf.key_type != Some(site.key_type) {
         return Some(Due::KeyType { has: candidate.leaf.key_words.clone(), wanted: site.key_type });
     }
     let unlisted = rank(candidate, site).is_none();
-    if unlisted || candidate.class.is_stopgap() && !preferred(candidate, site, now).is_empty() {
+    if unlisted || is_replaceable(candidate, site) && !preferred(candidate, site, now).is_empty() {
         return Some(Due::Issuer { made_by: candidate.issuer.to_owned() });
     }
     let profile_differs = candidate.class == IssuerClass::Acme && candidate.profile != site.profile.as_deref();
     profile_differs.then(|| Due::Profile { has: candidate.profile.map(str::to_owned), wanted: site.profile.clone() })
+}
+
+fn is_ordered(candidate: Candidate<'_>, site: &Site) -> bool {
+    site.method == Method::Automatic && candidate.class != IssuerClass::Manual
+}
+
+/// Whether a preferred issuer's bundle would replace it before its time.
+fn is_replaceable(candidate: Candidate<'_>, site: &Site) -> bool {
+    is_ordered(candidate, site) && candidate.class.is_stopgap()
 }
 
 /// Whether the site makes do with a stopgap although its configuration prefers another issuer.
@@ -191,6 +220,8 @@ impl fmt::Display for Due {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
+
     use super::*;
     use crate::domain::site::SiteName;
 
@@ -305,5 +336,65 @@ mod tests {
         }
         assert!(makes_do(stopgap, &wanted));
         assert_eq!(issuers_to_ask(None, None, &wanted, at(0)), ["ca", "second", "self-signed"]);
+    }
+    #[test]
+    fn the_next_due_moment_is_the_first_of_expiry_and_retry() {
+        let leaf = leaf(&["a.example"], 90);
+        let wanted = site(&["a.example"], &["ca", "second", "self-signed"]);
+        let passed = |issuer: &str, retry_at| PassedOver { issuer: issuer.to_owned(), reason: String::new(), retry_at: at(retry_at) };
+        let next = |candidate, now| {
+            let (moment, why) = due_at(candidate, &wanted, at(now));
+            (moment.timestamp(), why.rule())
+        };
+        let expiry = 83 * 86_400;
+        assert_eq!(next(made_by(&leaf, "ca", IssuerClass::Acme), 1), (expiry, "expiry"));
+        assert_eq!(next(made_by(&leaf, "ca", IssuerClass::Acme), expiry + 5), (expiry + 5, "expiry"), "due already");
+        assert_eq!(next(made_by(&leaf, "gone", IssuerClass::Acme), 1), (1, "issuer"), "due already");
+        let both = [passed("ca", 200), passed("second", 100), passed("second", 150)];
+        let stopgap = Candidate { passed_over: &both, ..made_by(&leaf, "self-signed", IssuerClass::SelfSigned) };
+        assert_eq!(next(stopgap, 1), (150, "issuer"), "the second one waits until 150");
+        let late = [passed("ca", expiry + 9), passed("second", expiry + 9)];
+        let stopgap = Candidate { passed_over: &late, ..made_by(&leaf, "self-signed", IssuerClass::SelfSigned) };
+        assert_eq!(next(stopgap, 1), (expiry, "expiry"));
+        let second = Candidate { passed_over: &both, ..made_by(&leaf, "second", IssuerClass::Acme) };
+        assert_eq!(next(second, 1), (expiry, "expiry"), "no stopgap: nothing is replaced before its time");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_due_before_the_next_due_moment(
+            days in 1_u32..100,
+            now in -10_000_i64..9_000_000,
+            renew_before in 0_u64..9_000_000,
+            made_by_number in 0_usize..5,
+            retries in proptest::collection::vec((0_usize..2, 0_i64..3_000_000), 0..6),
+            names in 1_usize..3,
+        ) {
+            const ISSUERS: [(&str, IssuerClass); 5] = [
+                ("ca", IssuerClass::Acme),
+                ("local-ca", IssuerClass::LocalCa),
+                ("self-signed", IssuerClass::SelfSigned),
+                (MANUAL, IssuerClass::Manual),
+                ("gone", IssuerClass::Acme),
+            ];
+            let leaf = leaf(&["a.example"], days);
+            let mut wanted = site(&["a.example", "b.example"][..names], &["ca", "local-ca", "self-signed"]);
+            wanted.renew_before = Duration::from_secs(renew_before);
+            let passed = |(issuer, retry_at): &(usize, i64)| PassedOver {
+                issuer: ISSUERS[*issuer].0.to_owned(),
+                reason: String::new(),
+                retry_at: at(*retry_at),
+            };
+            let passed_over: Vec<_> = retries.iter().map(passed).collect();
+            let (issuer, class) = ISSUERS[made_by_number];
+            let candidate = Candidate { passed_over: &passed_over, ..made_by(&leaf, issuer, class) };
+            let (moment, why) = due_at(candidate, &wanted, at(now));
+            prop_assert!(moment >= at(now));
+            prop_assert_eq!(due(candidate, &wanted, moment), Some(why));
+            if moment > at(now) {
+                let before = at(now).max(moment - Duration::from_secs(1));
+                prop_assert_eq!(due(candidate, &wanted, before), None);
+            }
+        }
     }
 }

@@ -94,6 +94,9 @@ pub struct BundleRecord {
     /// Issuers that were preferred but could not make it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<PassedOver>,
+    /// The earlier generation that this one repeats: only with it do nodes accept a bundle that expires sooner than what they have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_to: Option<Generation>,
     /// The chain as PEM, leaf first.
     pub fullchain: String,
     /// The key as PEM, sealed together with everything above but who published it.

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::seal::{Seal, SealError};
-use crate::domain::bundle::{Bundle, BundleError};
+use crate::domain::bundle::{self, Bundle, BundleError};
+use crate::domain::certificate::Certificate;
 use crate::domain::object_key::Generation;
 use crate::domain::policy::Candidate;
 use crate::domain::record::{self, BundleRecord, Holder, IssuerClass, PassedOver, RecordError, Sealed};
@@ -17,6 +18,8 @@ pub struct Opened {
     pub record: BundleRecord,
     /// The bundle in it.
     pub bundle: Bundle,
+    /// The object itself, byte for byte.
+    pub object: Bytes,
 }
 
 /// Where a bundle came from, for its record.
@@ -87,7 +90,19 @@ pub fn compose(
     origin: &Origin,
     holder: &Holder,
 ) -> Result<Bytes, SealError> {
-    let mut record = BundleRecord {
+    let record = record_of(site, generation, bundle, origin, holder);
+    seal_and_write(seal, record, bundle)
+}
+
+/// Makes the object that repeats an earlier generation as a later one, and says so.
+pub fn compose_again(seal: &Seal, site: &SiteName, generation: Generation, earlier: &Opened, holder: &Holder) -> Result<Bytes, SealError> {
+    let mut record = record_of(site, generation, &earlier.bundle, &earlier.origin(), holder);
+    record.rollback_to = Some(earlier.record.generation);
+    seal_and_write(seal, record, &earlier.bundle)
+}
+
+fn record_of(site: &SiteName, generation: Generation, bundle: &Bundle, origin: &Origin, holder: &Holder) -> BundleRecord {
+    BundleRecord {
         version: record::VERSION,
         site: site.file_name(),
         generation,
@@ -96,18 +111,23 @@ pub fn compose(
         profile: origin.profile.clone(),
         published_by: holder.clone(),
         passed_over: origin.passed_over.clone(),
+        rollback_to: None,
         fullchain: bundle.chain_pem(),
         key: Sealed::None { plaintext: String::new() },
-    };
-    record.key = seal.close(&bundle.key().to_pem(), &beside(&record).each_ref().map(String::as_str))?;
+    }
+}
+
+fn seal_and_write(seal: &Seal, mut record: BundleRecord, bundle: &Bundle) -> Result<Bytes, SealError> {
+    record.key = seal.close(&bundle.key().to_pem(), &texts(&beside(&record)))?;
     Ok(record::write(&record).into())
 }
 
-/// What a bundle's key is sealed together with: every field that is acted on.
-fn beside(record: &BundleRecord) -> [String; 8] {
+/// What a bundle's key is sealed together with: every field that is acted on. A field that came later joins only where it is there:
+/// the proofs made before it stay valid.
+fn beside(record: &BundleRecord) -> Vec<String> {
     let until = |passed: &PassedOver| format!("{} until {}: {}", passed.issuer, passed.retry_at, passed.reason);
     let passed_over: Vec<_> = record.passed_over.iter().map(until).collect();
-    [
+    let mut fields = vec![
         "bundle".to_owned(),
         record.site.clone(),
         record.generation.to_string(),
@@ -116,16 +136,35 @@ fn beside(record: &BundleRecord) -> [String; 8] {
         record.profile.clone().unwrap_or_default(),
         passed_over.join("\n"),
         record.fullchain.clone(),
-    ]
+    ];
+    fields.extend(record.rollback_to.map(|generation| format!("rollback to {generation}")));
+    fields
+}
+
+fn texts(fields: &[String]) -> Vec<&str> {
+    fields.iter().map(String::as_str).collect()
 }
 
 /// Reads an object back, and proves it: format, place, seal, author, chain, key.
 pub fn open(seal: &Seal, site: &SiteName, generation: Generation, bytes: &[u8]) -> Result<Opened, OpenError> {
+    let record = read_in_place(site, generation, bytes)?;
+    let key = seal.open(&record.key, &texts(&beside(&record)))?;
+    let bundle = Bundle::from_pem(&record.fullchain, &key)?;
+    Ok(Opened { record, bundle, object: Bytes::copy_from_slice(bytes) })
+}
+
+/// The public part of an object, for those who have no identity: nothing of it is proven but that it lies in its place, and that the
+/// chain holds together.
+pub fn public_part(site: &SiteName, generation: Generation, bytes: &[u8]) -> Result<(BundleRecord, Vec<Certificate>), OpenError> {
+    let record = read_in_place(site, generation, bytes)?;
+    let chain = bundle::chain_from_pem(&record.fullchain)?;
+    Ok((record, chain))
+}
+
+fn read_in_place(site: &SiteName, generation: Generation, bytes: &[u8]) -> Result<BundleRecord, OpenError> {
     let record: BundleRecord = record::read(bytes)?;
     if record.site != site.file_name() || record.generation != generation {
         return Err(OpenError::Moved { site: record.site, generation: record.generation });
     }
-    let key = seal.open(&record.key, &beside(&record).each_ref().map(String::as_str))?;
-    let bundle = Bundle::from_pem(&record.fullchain, &key)?;
-    Ok(Opened { record, bundle })
+    Ok(record)
 }

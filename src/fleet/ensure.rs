@@ -1,18 +1,17 @@
 //! `ensure`: for each site a valid bundle, proven in the datastore and kept in runtimedata.
 
-use std::time::Duration;
-
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::Instant;
 
 use super::Fleet;
 use super::bundle_object::{self, Opened, Origin};
-use super::gather::{Gathered, SiteWanted, supplied_origin};
+use super::gather::{Gathered, Held, SiteWanted, supplied_origin};
 use super::issue::{Commission, Issuance, problem};
 use super::publish::{Published, publish};
 use super::report::{InPlace, Outcome, PlannedSite, Problem, SiteReport};
 use super::site_error::{MOST_LOOKS, SiteError};
 use super::snapshot::Snapshot;
+use super::wait::{Waited, Waits};
 use crate::datastore::DatastoreError;
 use crate::domain::bundle::Bundle;
 use crate::domain::object_key::{Generation, ObjectKey};
@@ -23,10 +22,6 @@ use crate::domain::site::Site;
 
 /// Sites that are worked on at the same time: most of the time goes into waiting for the store and the CA.
 const SITES_AT_ONCE: usize = 16;
-
-/// How long to wait before looking whether somebody else is done: soon at first, then less and less often.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 impl Fleet {
     /// Settles every site, several at a time. The reports come in the order of `wanted`.
@@ -48,16 +43,8 @@ impl Fleet {
         Ok(plans)
     }
 
-    async fn ensure_site(&self, wanted: &SiteWanted, snapshot: &Snapshot, deadline: Instant) -> SiteReport {
-        let mut report = SiteReport {
-            site: wanted.site.name.clone(),
-            outcome: Outcome::Done,
-            in_place: None,
-            due: None,
-            refused: Vec::new(),
-            passed_over: Vec::new(),
-            problem: None,
-        };
+    pub(super) async fn ensure_site(&self, wanted: &SiteWanted, snapshot: &Snapshot, deadline: Instant) -> SiteReport {
+        let mut report = SiteReport::begin(wanted.site.name.clone());
         if let Err(error) = self.settle(wanted, snapshot, deadline, &mut report).await {
             report.outcome = error.outcome();
             report.problem = Some(problem(&error, error.hint()));
@@ -68,7 +55,7 @@ impl Fleet {
     async fn settle(&self, wanted: &SiteWanted, first: &Snapshot, deadline: Instant, report: &mut SiteReport) -> Result<(), SiteError> {
         let site = &wanted.site;
         let mut snapshot = first.clone();
-        let mut intent = wanted.intent;
+        let mut wanted = wanted.clone();
         let mut waits = Waits::until(deadline);
         let mut looks = 0;
         while looks < MOST_LOOKS {
@@ -76,19 +63,21 @@ impl Fleet {
             if self.interrupt.is_cancelled() {
                 return Err(SiteError::Interrupted);
             }
-            let mut gathered = self.gather(wanted, &snapshot, intent).await?;
+            let mut gathered = self.gather(&wanted, &snapshot, wanted.intent).await?;
             let plan = plan(&gathered.evidence);
             report.refused.clone_from(&plan.refused);
+            let next = gathered.evidence.highest.next();
+            wanted.held = None;
             match &plan.action {
                 Action::Keep(_) => {
                     let stored = gathered.stored.as_ref().ok_or(SiteError::Unsettled)?;
                     return self.settled(site, Source::Datastore, stored, report);
                 }
-                Action::Publish { from, generation } => match self.publish_found(wanted, &gathered, *from, *generation).await {
+                Action::Publish { from, generation } => match self.publish_found(&wanted, &gathered, *from, *generation).await {
                     Ok(Some(opened)) => return self.settled(site, *from, &opened, report),
                     Ok(None) => {}
                     Err(error) if error.is_refusal() => {
-                        if self.stand_by(wanted, &mut gathered, &plan, Failure::of(&error), report).await? {
+                        if self.stand_by(&wanted, &mut gathered, &plan, Failure::of(&error), report).await? {
                             return Ok(());
                         }
                     }
@@ -97,38 +86,42 @@ impl Fleet {
                 Action::AskPerson { why } => {
                     report.due.clone_from(why);
                     let failure = Failure::from(ask_person(site, why.as_ref()));
-                    if self.stand_by(wanted, &mut gathered, &plan, failure, report).await? {
+                    if self.stand_by(&wanted, &mut gathered, &plan, failure, report).await? {
                         return Ok(());
                     }
                 }
                 Action::Issue { generation, why } => {
                     report.due.clone_from(why);
                     let (generation, why) = (*generation, why.as_ref());
-                    let commission = Commission { wanted, intent, generation, why, gathered: &gathered, snapshot: &snapshot };
+                    let commission = Commission { wanted: &wanted, generation, why, gathered: &gathered, snapshot: &snapshot };
                     match self.issue_if_allowed(&commission).await? {
                         Issuance::Proven(opened) => return self.settled(site, Source::Issued, &opened, report),
                         Issuance::LookAgain => {}
                         Issuance::Failed(problem, passed_over) => {
                             let failure = Failure { problem, passed_over };
-                            if self.stand_by(wanted, &mut gathered, &plan, failure, report).await? {
+                            if self.stand_by(&wanted, &mut gathered, &plan, failure, report).await? {
                                 return Ok(());
                             }
                         }
                         Issuance::Busy(holder) => {
                             self.progress.step(&site.name, &format!("{} is making generation {generation}: waiting", holder.node));
-                            if !waits.wait(&self.interrupt).await {
-                                return self.give_up_waiting(site, &gathered, &holder, generation, report);
-                            }
                             looks = 0;
+                            match self.wait_for(&site.name, generation, &mut waits).await? {
+                                Waited::TooLong => return self.give_up_waiting(site, &gathered, &holder, generation, report),
+                                Waited::LookAgain => {}
+                                Waited::Made(object) => wanted.held = Some(Held { generation, object }),
+                            }
                         }
                     }
                 }
             }
-            let next = gathered.evidence.highest.next();
-            snapshot = Snapshot::take_site(&*self.store, &site.name, next).await?;
+            snapshot = match &wanted.held {
+                Some(held) => snapshot.with_bundle(&site.name, held.generation),
+                None => Snapshot::take_site(&*self.store, &site.name, next).await?,
+            };
             if snapshot.highest(&site.name) >= next {
                 // Somebody has made a new one in the meantime: that is what --force asked for.
-                intent = Intent::IfDue;
+                wanted.intent = Intent::IfDue;
             }
         }
         Err(SiteError::Unsettled)
@@ -225,7 +218,7 @@ impl Fleet {
         if let Some(stored) = &gathered.stored {
             self.place(site, Source::Datastore, stored, report)?;
         }
-        report.outcome = Outcome::Temporary;
+        report.outcome = Outcome::Busy;
         let what = format!("{} has been making generation {generation} for longer than this run waits", holder.node);
         let hint = "run the same command again in a few minutes".to_owned();
         report.problem = Some(Problem { what, hint, retry_at: None });
@@ -240,17 +233,15 @@ impl Fleet {
 
     /// Copies a proven bundle to runtimedata and writes it into the report. What is in the spool stays there: it may be a newer one,
     /// which could not be published.
-    fn place(&self, site: &Site, source: Source, opened: &Opened, report: &mut SiteReport) -> Result<(), SiteError> {
-        self.runtimedata.keep(&site.name, &opened.bundle)?;
-        let generation = opened.record.generation;
+    pub(super) fn place(&self, site: &Site, source: Source, opened: &Opened, report: &mut SiteReport) -> Result<(), SiteError> {
+        if let Some(runtimedata) = &self.runtimedata {
+            runtimedata.keep(&site.name, &opened.bundle)?;
+        }
         report.in_place = Some(InPlace {
             source,
-            generation,
-            object: ObjectKey::bundle(&site.name, generation),
-            leaf: opened.bundle.leaf().clone(),
-            issuer: opened.record.issuer.clone(),
-            class: opened.record.issuer_class,
-            directory: self.runtimedata.directory(&site.name),
+            object: ObjectKey::bundle(&site.name, opened.record.generation),
+            opened: Box::new(opened.clone()),
+            directory: self.runtimedata.as_ref().map(|runtimedata| runtimedata.directory(&site.name)),
         });
         report.passed_over.clone_from(&opened.record.passed_over);
         if policy::makes_do(opened.candidate(), site) {
@@ -260,7 +251,7 @@ impl Fleet {
         Ok(())
     }
 
-    fn may_create(&self) -> Result<(), SiteError> {
+    pub(super) fn may_create(&self) -> Result<(), SiteError> {
         match self.creates {
             super::Creates::Exclusive => Ok(()),
             super::Creates::Refused => Err(SiteError::NotExclusive),
@@ -306,32 +297,5 @@ fn makes_do(opened: &Opened) -> Problem {
         what: format!("it makes do with a certificate of {}, because a preferred issuer did not deliver: {reasons}", opened.record.issuer),
         hint: "clients that do not know this issuer will refuse it: see why the preferred one did not deliver".to_owned(),
         retry_at: passed.iter().map(|passed| passed.retry_at).min(),
-    }
-}
-
-/// The pauses of somebody who waits for another machine.
-struct Waits {
-    deadline: Instant,
-    next: Duration,
-}
-
-impl Waits {
-    fn until(deadline: Instant) -> Self {
-        Self { deadline, next: FIRST_WAIT }
-    }
-
-    /// Waits a little; `false` when there is no time left.
-    async fn wait(&mut self, interrupt: &tokio_util::sync::CancellationToken) -> bool {
-        let now = Instant::now();
-        if now >= self.deadline {
-            return false;
-        }
-        let until = (now + self.next).min(self.deadline);
-        self.next = (self.next * 3 / 2).min(LONGEST_WAIT);
-        tokio::select! {
-            () = tokio::time::sleep_until(until) => {}
-            () = interrupt.cancelled() => {}
-        }
-        true
     }
 }

@@ -61,6 +61,13 @@ pub async fn prepare(
     }
     let exclusive_create = probe::exclusive_create(store, run).await?;
     let (seal, made) = identity::seal_at_first_use(wanted)?;
+    if let Some(path) = &made {
+        // At once: from here on the file stays, whatever ends this run.
+        progress.note(&format!(
+            "made the fleet's identity {}: it opens every private key in the datastore. Keep a copy somewhere safe, and give it to your webservers.",
+            path.display()
+        ));
+    }
     let manifest = Manifest {
         version: record::VERSION,
         fleet: random::name(),
@@ -70,12 +77,6 @@ pub async fn prepare(
     };
     let put = store.put(&ObjectKey::manifest(), record::write(&manifest).into(), PutMode::Create).await?;
     if put == Put::Stored {
-        if let Some(path) = made {
-            progress.note(&format!(
-                "made the fleet's identity {}: it opens every private key in the datastore. Keep a copy somewhere safe, and give it to your webservers.",
-                path.display()
-            ));
-        }
         if exclusive_create == ExclusiveCreate::Honoured {
             progress.note("the datastore is new, and refuses the second of two creates, as it must");
         }
@@ -87,6 +88,7 @@ pub async fn prepare(
     if let (Some(path), true) = (made, kept.recipient != manifest.recipient) {
         // The identity made a moment ago is nobody's: the fleet has one, which must be brought here.
         directories::remove_file(&path).map_err(IdentityError::from)?;
+        progress.note(&format!("removed the identity {} again: another machine was first, and the fleet has its identity", path.display()));
     }
     Ok((kept.clone(), identity::seal_of_known(wanted, &kept)?))
 }

@@ -23,6 +23,17 @@ pub struct SiteWanted {
     pub intent: Intent,
     /// A bundle that a person supplied in this run.
     pub supplied: Option<Bundle>,
+    /// An object of the datastore that is at hand, and need not be fetched again.
+    pub held: Option<Held>,
+}
+
+/// A generation's object, as it lies in the datastore: created once, never changed.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// Which generation.
+    pub generation: Generation,
+    /// Its bytes.
+    pub object: Bytes,
 }
 
 /// What was found, and the bundles themselves.
@@ -44,7 +55,7 @@ impl Fleet {
     pub(super) async fn gather(&self, wanted: &SiteWanted, snapshot: &Snapshot, intent: Intent) -> Result<Gathered, DatastoreError> {
         let site = &wanted.site;
         let highest = snapshot.highest(&site.name);
-        let (stored_found, stored) = self.stored(site, highest, snapshot).await?;
+        let (stored_found, stored) = self.stored(wanted, highest, snapshot).await?;
         let (spooled_found, spooled) = self.spooled(site, snapshot);
         let (local_found, local) = self.local(site, snapshot);
         let evidence = Evidence {
@@ -59,12 +70,23 @@ impl Fleet {
         Ok(Gathered { evidence, stored, spooled, local })
     }
 
-    async fn stored(&self, site: &Site, highest: Generation, snapshot: &Snapshot) -> Result<(Found, Option<Opened>), DatastoreError> {
+    async fn stored(
+        &self,
+        wanted: &SiteWanted,
+        highest: Generation,
+        snapshot: &Snapshot,
+    ) -> Result<(Found, Option<Opened>), DatastoreError> {
         if highest == Generation(0) {
             return Ok((Found::Absent, None));
         }
+        let site = &wanted.site;
         let key = ObjectKey::bundle(&site.name, highest);
-        let Some(bytes) = self.store.get(&key).await? else {
+        let at_hand = wanted.held.as_ref().filter(|held| held.generation == highest).map(|held| held.object.clone());
+        let bytes = match at_hand {
+            Some(bytes) => Some(bytes),
+            None => self.store.get(&key).await?,
+        };
+        let Some(bytes) = bytes else {
             return Ok((Found::Refused(format!("{key} is listed, but is not there when read")), None));
         };
         Ok(match bundle_object::open(&self.seal, &site.name, highest, &bytes) {
@@ -99,13 +121,14 @@ impl Fleet {
     }
 
     fn local(&self, site: &Site, snapshot: &Snapshot) -> (Found, Option<(Bundle, Origin)>) {
-        let bundle = match self.runtimedata.read(&site.name) {
+        let Some(runtimedata) = &self.runtimedata else { return (Found::Absent, None) };
+        let bundle = match runtimedata.read(&site.name) {
             Ok(None) => return (Found::Absent, None),
             Ok(Some(bundle)) => bundle,
             Err(error) => return (Found::Refused(in_full(&error)), None),
         };
         let now = snapshot.clock().now();
-        let directory = self.runtimedata.directory(&site.name);
+        let directory = runtimedata.directory(&site.name);
         let refused = |reason: String| (Found::Refused(format!("{}: {reason}", directory.display())), None);
         if let Err(unfit) = bundle.check(&[], now) {
             return refused(unfit.to_string());

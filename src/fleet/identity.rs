@@ -45,6 +45,12 @@ pub enum IdentityError {
         /// Whom the datastore is sealed to.
         recipient: String,
     },
+    /// A node without one can open nothing.
+    #[error("the identity file {} is missing: without it no private key can be opened", path.display())]
+    NotHere {
+        /// Where it should be.
+        path: PathBuf,
+    },
     /// This machine has another fleet's.
     #[error("the identity in {origin} is that of {own}, and the datastore is sealed to {recipient}")]
     Other {
@@ -96,7 +102,7 @@ impl IdentityError {
     /// What a person can do about it.
     pub fn hint(&self) -> String {
         match self {
-            Self::Missing { path, .. } => {
+            Self::Missing { path, .. } | Self::NotHere { path } => {
                 format!("copy the fleet's identity file from a machine that has it to {} (mode 0600)", path.display())
             }
             Self::Other { .. } => {
@@ -153,6 +159,14 @@ pub fn seal_if_any(wanted: &SealWanted) -> Result<Seal, IdentityError> {
     Ok(load(place)?.map_or(Seal::None, |(identity, origin)| Seal::Age { identity, origin }))
 }
 
+/// The seal on a node, which never makes an identity: it is given the fleet's.
+pub fn seal_on_node(wanted: &SealWanted) -> Result<Seal, IdentityError> {
+    match (seal_if_any(wanted)?, wanted) {
+        (Seal::None, SealWanted::Age(IdentityPlace::File(path))) => Err(IdentityError::NotHere { path: path.clone() }),
+        (seal, _) => Ok(seal),
+    }
+}
+
 /// Makes a new identity file, mode 0600, in the format of age's own tools. One that is there is left alone.
 pub fn create(path: &Path) -> Result<Creation, IdentityError> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
@@ -183,7 +197,15 @@ fn load(place: &IdentityPlace) -> Result<Option<(x25519::Identity, String)>, Ide
     identity.map(|identity| Some((identity, origin.clone()))).ok_or(IdentityError::Unreadable { origin })
 }
 
-fn read(path: &Path) -> Result<Option<Zeroizing<String>>, IdentityError> {
+/// Whom a text with an identity belongs to: its public half.
+pub fn recipient(text: &Zeroizing<String>, origin: &str) -> Result<String, IdentityError> {
+    let place = IdentityPlace::Given { text: text.clone(), origin: origin.to_owned() };
+    let loaded = load(&place)?.ok_or_else(|| IdentityError::Unreadable { origin: origin.to_owned() })?;
+    Ok(loaded.0.to_public().to_string())
+}
+
+/// The text of an identity file, where there is one; a file that others can read is refused.
+pub fn read(path: &Path) -> Result<Option<Zeroizing<String>>, IdentityError> {
     use std::os::unix::fs::PermissionsExt as _;
     let failed = |source| IdentityError::Read { path: path.to_owned(), source };
     let mode = match std::fs::metadata(path) {

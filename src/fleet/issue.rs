@@ -25,6 +25,9 @@ use crate::issuer::acme::AccountsError;
 use crate::issuer::{IssueError, LeaseEnded, Order, Request};
 use crate::system::error_chain::in_full;
 
+/// A stopgap is made when what is in place serves no longer than this: a build machine that runs every night runs once more by then.
+const STOPGAP_BEFORE: Duration = Duration::from_secs(36 * 3_600);
+
 /// How an issuance went.
 pub(super) enum Issuance {
     /// The new bundle is in the datastore, and passed over are those issuers that were asked first.
@@ -40,7 +43,6 @@ pub(super) enum Issuance {
 /// What is to be made, and why.
 pub(super) struct Commission<'a> {
     pub(super) wanted: &'a SiteWanted,
-    pub(super) intent: Intent,
     pub(super) generation: Generation,
     pub(super) why: Option<&'a Due>,
     pub(super) gathered: &'a Gathered,
@@ -64,7 +66,7 @@ impl Fleet {
     /// Stands for election, and has the bundle made if it is won.
     pub(super) async fn issue(&self, commission: &Commission<'_>) -> Result<Issuance, SiteError> {
         let site = &commission.wanted.site;
-        let patience = if commission.intent == Intent::Force { Patience::Overruled } else { Patience::Obeyed };
+        let patience = if commission.wanted.intent == Intent::Force { Patience::Overruled } else { Patience::Obeyed };
         let generation = commission.generation;
         let candidate = Candidate { store: &self.store, site: &site.name, generation, holder: &self.holder, patience };
         match candidate.run(commission.snapshot, &self.interrupt).await? {
@@ -82,17 +84,24 @@ impl Fleet {
     async fn make(&self, commission: &Commission<'_>, lease: HeldLease, patience: Patience) -> Result<Issuance, SiteError> {
         let site = &commission.wanted.site;
         if let Err(error) = self.spool.make_room() {
-            lease.release().await?;
+            self.give_back(site, lease).await;
             return Err(error.into());
         }
         let asked = match self.ask(commission, &lease, patience).await {
+            // An issuer that refuses may refuse what a successor has finished by now, and that is no failure of the fleet's.
+            Ok(asked) if asked.made.is_none() && lease.is_superseded().await? => {
+                Err(Stopped::Lease(LeaseEnded::Lost("another machine has taken over".to_owned())))
+            }
+            asked => asked,
+        };
+        let asked = match asked {
             Ok(asked) => asked,
             Err(Stopped::Lease(LeaseEnded::Interrupted)) => {
-                lease.release().await?;
+                self.give_back(site, lease).await;
                 return Err(SiteError::Interrupted);
             }
             Err(Stopped::Account(error)) => {
-                lease.release().await?;
+                self.give_back(site, lease).await;
                 return Err(SiteError::Account(error));
             }
             Err(Stopped::Lease(LeaseEnded::Lost(why))) => {
@@ -121,6 +130,15 @@ impl Fleet {
         }
     }
 
+    /// Gives the lease back after something else has failed. That is what the run ends with; a lease that stays only grows old.
+    async fn give_back(&self, site: &Site, lease: HeldLease) {
+        if let Err(error) = lease.release().await {
+            let why = in_full(&error);
+            self.progress
+                .warning(&format!("{}: moreover, the lease could not be given back (others wait two minutes for it): {why}", site.name));
+        }
+    }
+
     /// Asks the issuers in order until one delivers.
     async fn ask(&self, commission: &Commission<'_>, lease: &HeldLease, patience: Patience) -> Result<Asked, Stopped> {
         let site = &commission.wanted.site;
@@ -132,7 +150,11 @@ impl Fleet {
         let bound: Vec<_> =
             earlier.passed_over.iter().chain(candidate.iter().flat_map(|candidate| candidate.passed_over)).cloned().collect();
         let mut asked = Asked { made: None, passed_over: Vec::new(), hint: String::new() };
-        for name in policy::issuers_to_ask(candidate, commission.why, site, now) {
+        // Who cannot be asked here says nothing about whether another machine can.
+        let here = |name: &&str| self.issuers.get(site, name).is_none_or(|named| named.issuer.is_some());
+        let worth = |name: &&str| !self.is_needless_stopgap(site, name, candidate, now);
+        let names = policy::issuers_to_ask(candidate, commission.why, site, now);
+        for name in names.into_iter().filter(here).filter(worth) {
             let early = bound.iter().find(|passed| passed.issuer == name && now < passed.retry_at);
             if let Some(early) = early.filter(|_| patience == Patience::Obeyed) {
                 asked.passed_over.push(early.clone());
@@ -150,13 +172,21 @@ impl Fleet {
                 Err(IssueError::Refused { reason, hint, retry_after }) => {
                     self.progress.step(&site.name, &format!("{name} could not deliver: {reason}"));
                     // Counted from the answer: the issuer may have taken minutes for it.
-                    let retry_at = whole_seconds(clock.now() + retry_delay(earlier.failures + 1, retry_after));
+                    let retry_at = whole_seconds(clock.now() + retry_delay(earlier.failures.saturating_add(1), retry_after));
                     asked.passed_over.push(PassedOver { issuer: name.to_owned(), reason, retry_at });
                     asked.hint = hint;
                 }
             }
         }
         Ok(asked)
+    }
+
+    /// A stopgap bridges the time until a preferred issuer delivers: where what is in place still serves for a while, none is needed.
+    fn is_needless_stopgap(&self, site: &Site, name: &str, candidate: Option<policy::Candidate<'_>>, now: DateTime<Utc>) -> bool {
+        let lesser = site.issuers.first().is_some_and(|first| first != name);
+        let stopgap = self.issuers.get(site, name).is_some_and(|named| named.class.is_stopgap());
+        let serves = candidate.is_some_and(|candidate| !candidate.class.is_stopgap() && policy::left(candidate.leaf, now) > STOPGAP_BEFORE);
+        lesser && stopgap && serves
     }
 
     async fn ask_one(
@@ -171,6 +201,9 @@ impl Fleet {
         let Some(named) = self.issuers.get(site, name) else {
             return Err(refused(format!("there is no issuer {name}"), "add an [issuer] table for it"));
         };
+        let Some(issuer) = &named.issuer else {
+            return Err(refused(format!("{name} cannot be asked on this machine"), "renew on a machine that has what it needs"));
+        };
         self.progress.step(&site.name, &format!("{name}: asking for {}", names(site)));
         let wanted = wanted(site);
         let unfinished = self.unfinished(name, &wanted, earlier);
@@ -183,11 +216,11 @@ impl Fleet {
             unfinished,
         };
         let lease = lease.for_issuer(name, wanted, &self.seal, &*self.progress);
-        let mut bundle = named.issuer.issue(&request, &lease).await?;
+        let mut bundle = issuer.issue(&request, &lease).await?;
         if resumed && bundle.check(&site.identifiers, clock.now()).is_err() {
             // The order was finished long ago, and what came of it has run out since.
             request.unfinished = None;
-            bundle = named.issuer.issue(&request, &lease).await?;
+            bundle = issuer.issue(&request, &lease).await?;
         }
         if let Err(unfit) = bundle.check(&site.identifiers, clock.now()) {
             return Err(refused(format!("what it issued cannot serve: {unfit}"), "check this issuer with its operator"));
@@ -216,7 +249,7 @@ impl Fleet {
         hint: String,
     ) -> Result<Issuance, SiteError> {
         let now = commission.snapshot.clock().now();
-        let failures = lease.record().await.failures + 1;
+        let failures = lease.record().await.failures.saturating_add(1);
         let soonest = passed_over.iter().map(|passed| passed.retry_at).min();
         let retry_at = soonest.unwrap_or_else(|| whole_seconds(now + retry_delay(failures, None::<Duration>)));
         let reason = passed_over.iter().map(|passed| format!("{}: {}", passed.issuer, passed.reason)).collect::<Vec<_>>().join("; ");

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 
 use super::bundle_object::Origin;
 use crate::domain::bundle::Bundle;
+use crate::domain::certificate::Certificate;
 use crate::domain::policy::MANUAL;
 use crate::domain::record::IssuerClass;
 use crate::domain::site::{Method, Site};
@@ -21,8 +22,8 @@ pub struct NamedIssuer {
     pub class: IssuerClass,
     /// Whom its chains must lead to.
     pub anchors: Anchors,
-    /// The issuer itself.
-    pub issuer: Arc<dyn Issuer>,
+    /// The issuer itself; `None` on machines that never ask it, and need none of its secrets.
+    pub issuer: Option<Arc<dyn Issuer>>,
 }
 
 /// Whom the chains of an issuer must lead to.
@@ -45,6 +46,12 @@ pub struct Issuers(BTreeMap<(String, Option<String>), NamedIssuer>);
 impl Anchors {
     /// Whether a bundle leads where it must; the reason if not.
     pub fn vouch_for(&self, bundle: &Bundle, now: DateTime<Utc>) -> Result<(), String> {
+        self.vouch_for_chain(bundle.chain(), now)
+    }
+
+    /// The same, of a chain whose key is not at hand, leaf first.
+    pub fn vouch_for_chain(&self, chain: &[Certificate], now: DateTime<Utc>) -> Result<(), String> {
+        let Some(leaf) = chain.first() else { return Err(TrustError::Empty.to_string()) };
         let trust = match self {
             Self::Given(trust) => trust.clone(),
             Self::RootFile(path) => {
@@ -52,12 +59,12 @@ impl Anchors {
                 Trust::from_pem(&text).map_err(|error| format!("{}: {error}", path.display()))?
             }
             Self::Anyone => return Ok(()),
-            Self::OwnLeaf if bundle.leaf().is_self_signed() => return Ok(()),
+            Self::OwnLeaf if leaf.is_self_signed() => return Ok(()),
             Self::OwnLeaf => return Err("it is not self-signed".to_owned()),
         };
         // Whether it has begun is judged by `Bundle::check`, with a tolerance for clocks that this verifier does not know.
-        let now = now.max(bundle.leaf().not_before);
-        trust.leads_to(bundle.chain(), now).map_err(|error: TrustError| error.to_string())
+        let now = now.max(leaf.not_before);
+        trust.leads_to(chain, now).map_err(|error: TrustError| error.to_string())
     }
 }
 
@@ -72,10 +79,19 @@ impl Issuers {
         self.0.get(&(name.to_owned(), site.solver.clone()))
     }
 
+    /// Whether the issuer that the site prefers can be asked on this machine. Where it cannot, another machine renews: a lesser issuer
+    /// would replace what the fleet has for no reason.
+    pub fn can_issue(&self, site: &Site) -> bool {
+        let preferred = site.issuers.first().and_then(|name| self.get(site, name));
+        preferred.is_some_and(|named| named.issuer.is_some())
+    }
+
     /// Whether a bundle of a known issuer leads to that issuer's roots. What a person supplied, and what an issuer made that is no
-    /// longer configured, has no roots to be held to; the latter is due anyway.
+    /// longer configured, has no roots to be held to; the latter is due anyway. Nor has what the local CA made, on machines that its
+    /// root was not brought to: that a machine of the fleet published it is proven all the same.
     pub fn vouch_for(&self, site: &Site, origin: &Origin, bundle: &Bundle, now: DateTime<Utc>) -> Result<(), String> {
         match self.get(site, &origin.issuer) {
+            Some(NamedIssuer { anchors: Anchors::RootFile(path), .. }) if !path.exists() => Ok(()),
             Some(named) if origin.class != IssuerClass::Manual => named.anchors.vouch_for(bundle, now),
             _ => Ok(()),
         }

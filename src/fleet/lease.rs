@@ -72,18 +72,21 @@ impl HeldLease {
         self.inner.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Whether another machine has created a later attempt.
+    pub async fn is_superseded(&self) -> Result<bool, DatastoreError> {
+        let generation = self.inner.written.lock().await.record.generation;
+        let prefix = ObjectKey::leases_prefix(&self.inner.site, generation);
+        Ok(!self.inner.store.list(&prefix, Some(self.inner.key.as_str())).await?.entries.is_empty())
+    }
+
     /// Whether the lease is still ours: refreshed lately, and nobody has created a later attempt.
     pub async fn confirm(&self) -> Result<(), LeaseEnded> {
         if self.inner.interrupt.is_cancelled() {
             return Err(LeaseEnded::Interrupted);
         }
-        let generation = self.inner.written.lock().await.record.generation;
-        let own = self.inner.key.clone();
-        let prefix = ObjectKey::leases_prefix(&self.inner.site, generation);
-        let later = self.inner.store.list(&prefix, Some(own.as_str())).await;
-        let later = later.map_err(|error| self.inner.fail(error))?;
+        let superseded = self.is_superseded().await.map_err(|error| self.inner.fail(error))?;
         let unrefreshed = self.inner.written.lock().await.at.elapsed();
-        if !later.entries.is_empty() {
+        if superseded {
             return Err(self.inner.lose("another machine has taken over"));
         }
         if unrefreshed > TRUSTED_FOR {

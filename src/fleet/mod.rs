@@ -14,25 +14,37 @@ use crate::datastore::Datastore;
 use crate::domain::record::Holder;
 
 pub mod accounts;
+pub mod agent;
 pub mod bundle_object;
+pub mod delivery;
 pub mod election;
 pub mod ensure;
 pub mod first_use;
 pub mod gather;
 pub mod identity;
+mod install;
 mod issue;
 pub mod issuers;
 pub mod lease;
 pub mod look;
+pub mod node;
+pub mod node_state;
 pub mod place;
 pub mod progress;
+pub mod prune;
 pub mod publish;
+pub mod push;
 pub mod report;
+pub mod reporting;
+pub mod rollback;
 pub mod runtimedata;
+pub mod schedule;
 pub mod seal;
 pub mod site_error;
 pub mod snapshot;
 pub mod spool;
+pub mod status;
+mod wait;
 
 /// Everything a run works with. The store, the names and the patience are passed in: nothing here asks the machine for them.
 pub struct Fleet {
@@ -46,8 +58,8 @@ pub struct Fleet {
     pub holder: Holder,
     /// The issuers of the configuration.
     pub issuers: Issuers,
-    /// The build machine's copies.
-    pub runtimedata: Runtimedata,
+    /// The build machine's copies; `None` on a webserver, which has its own way to install.
+    pub runtimedata: Option<Runtimedata>,
     /// What was issued and is not yet proven to be uploaded.
     pub spool: Spool,
     /// Told of every step.

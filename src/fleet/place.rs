@@ -23,18 +23,9 @@ pub struct Place {
 /// A place that cannot be worked in.
 #[derive(Debug, Error)]
 pub enum PlaceError {
-    /// A file in it cannot be written.
+    /// A file in it cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// Its name cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file that holds the name.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
     /// Another run is at work there.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -70,7 +61,7 @@ pub fn spool_in(directory: &Path) -> Spool {
 fn id(directory: &Path) -> Result<String, PlaceError> {
     let path = directory.join("place");
     files::create(&path, random::name().as_bytes(), files::SECRET_FILE)?;
-    let own = std::fs::read(&path).map_err(|source| PlaceError::Read { path, source })?;
+    let own = files::read(&path)?;
     let machine = std::fs::read("/etc/machine-id").unwrap_or_default();
     let host = rustix::system::uname().nodename().to_bytes().to_vec();
     let whole = [own, machine, host].join(&b'\n');

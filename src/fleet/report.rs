@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 
+use super::bundle_object::Opened;
 use crate::domain::certificate::Certificate;
 use crate::domain::object_key::{Generation, ObjectKey};
 use crate::domain::plan::{SitePlan, Source};
 use crate::domain::policy::Due;
-use crate::domain::record::{IssuerClass, PassedOver};
+use crate::domain::record::PassedOver;
 use crate::domain::site::SiteName;
 
 /// What became of one site.
@@ -30,6 +31,13 @@ pub struct SiteReport {
     pub problem: Option<Problem>,
 }
 
+impl SiteReport {
+    /// What is known of a site before anything is: nothing went wrong, and nothing is in place.
+    pub(super) fn begin(site: SiteName) -> Self {
+        Self { site, outcome: Outcome::Done, in_place: None, due: None, refused: Vec::new(), passed_over: Vec::new(), problem: None }
+    }
+}
+
 /// How a site stands after a run. Worst last.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Outcome {
@@ -37,29 +45,37 @@ pub enum Outcome {
     Done,
     /// A renewal failed, but a certificate that is still valid is in place.
     Degraded,
-    /// Try again: the datastore did not answer, or somebody else is at work for longer than we wait.
+    /// Somebody else is at work for longer than we wait.
+    Busy,
+    /// Try again: the datastore did not answer.
     Temporary,
     /// There is no valid certificate in place.
     Failed,
 }
 
-/// A bundle in its place: proven in the datastore, and in the files of runtimedata.
+/// A bundle in its place: proven in the datastore and, on a build machine, in the files of runtimedata.
 #[derive(Clone, Debug)]
 pub struct InPlace {
     /// Where it was found, or that it was issued.
     pub source: Source,
-    /// Its generation.
-    pub generation: Generation,
     /// Its object.
     pub object: ObjectKey,
+    /// The bundle, with its record.
+    pub opened: Box<Opened>,
+    /// Where its four files are; `None` where there is no runtimedata, or where they could not be written.
+    pub directory: Option<PathBuf>,
+}
+
+impl InPlace {
+    /// Its generation.
+    pub fn generation(&self) -> Generation {
+        self.opened.record.generation
+    }
+
     /// Its leaf.
-    pub leaf: Certificate,
-    /// The name of its issuer.
-    pub issuer: String,
-    /// What kind of issuer that is.
-    pub class: IssuerClass,
-    /// Where its four files are.
-    pub directory: PathBuf,
+    pub fn leaf(&self) -> &Certificate {
+        self.opened.bundle.leaf()
+    }
 }
 
 /// Something that went wrong, and what to do.

@@ -7,6 +7,7 @@ use super::publish::PublishError;
 use super::report::Outcome;
 use super::seal::SealError;
 use crate::datastore::{DatastoreError, FailureKind};
+use crate::domain::object_key::ObjectKey;
 use crate::issuer::acme::AccountsError;
 use crate::system::files::FileError;
 
@@ -37,6 +38,9 @@ pub enum SiteError {
     /// The store does not refuse second creates, so nothing may be created.
     #[error("the datastore accepts a second create of the same object: two machines could publish two certificates for one generation")]
     NotExclusive,
+    /// A generation that is installed here was lost by the datastore, and lies there again with another content.
+    #[error("{0} in the datastore is not what is installed here under that number")]
+    OtherContent(ObjectKey),
     /// The person, or the system, asked the program to end.
     #[error("interrupted")]
     Interrupted,
@@ -85,6 +89,9 @@ impl SiteError {
             Self::NotExclusive => {
                 "use a store that honours If-None-Match; or, if only this one machine ever renews, set [datastore] election = \"sole\""
                     .to_owned()
+            }
+            Self::OtherContent(_) => {
+                "is this the fleet's own datastore? If it is, `certfleet ensure --force` makes the next generation".to_owned()
             }
             Self::Interrupted => "run the same command again: it goes on where this run stopped".to_owned(),
             Self::Unsettled => "see `aws s3 ls` for that prefix: some other program seems to change it".to_owned(),

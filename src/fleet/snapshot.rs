@@ -1,6 +1,7 @@
 //! One listing of the datastore, read as bundles and leases. It serves all sites: a run lists once.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -10,12 +11,19 @@ use crate::datastore::{Datastore, DatastoreError, Listing};
 use crate::domain::object_key::{Attempt, Generation, Listed, ObjectKey};
 use crate::domain::site::SiteName;
 
-/// What a listing showed.
+/// What a listing showed. Copies are cheap: each of a thousand sites is worked on with one.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     clock: StoreClock,
-    highest: BTreeMap<SiteName, Generation>,
+    seen: Arc<Seen>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    manifest: Option<String>,
+    highest: BTreeMap<SiteName, (Generation, DateTime<Utc>)>,
     leases: BTreeMap<(SiteName, Generation), (Attempt, DateTime<Utc>)>,
+    nodes: BTreeMap<String, DateTime<Utc>>,
 }
 
 /// The store's time, carried on by this machine's monotonic clock. Only the store says what time it is.
@@ -43,6 +51,12 @@ impl Snapshot {
         Ok(Self::read(&store.list("", None).await?))
     }
 
+    /// What is at hand where the datastore cannot be reached: bundles that were brought here, and the time of whoever brought them.
+    pub fn without_store(now: DateTime<Utc>, bundles: impl IntoIterator<Item = (SiteName, Generation)>) -> Self {
+        let highest = bundles.into_iter().map(|(site, generation)| (site, (generation, now))).collect();
+        Self { clock: StoreClock::showing(now), seen: Arc::new(Seen { highest, ..Seen::default() }) }
+    }
+
     /// Lists what concerns the making of one generation: the bundle before it, itself and later ones, and its leases.
     pub async fn take_site(store: &dyn Datastore, site: &SiteName, next: Generation) -> Result<Self, DatastoreError> {
         let bundles = ObjectKey::bundles_prefix(site);
@@ -56,29 +70,47 @@ impl Snapshot {
         Ok(Self::read(&bundles))
     }
 
-    fn read(listing: &Listing) -> Self {
-        let mut snapshot = Self { clock: StoreClock::showing(listing.now), highest: BTreeMap::new(), leases: BTreeMap::new() };
+    /// What a listing of everything shows.
+    pub fn read(listing: &Listing) -> Self {
+        let mut seen = Seen::default();
         for entry in &listing.entries {
             match entry.key.listed() {
                 Listed::Bundle(site, generation) => {
-                    let highest = snapshot.highest.entry(site).or_default();
-                    *highest = generation.max(*highest);
+                    let highest = seen.highest.entry(site).or_default();
+                    *highest = (generation, entry.last_modified).max(*highest);
                 }
                 Listed::Lease(site, generation, attempt) => {
-                    let latest = snapshot.leases.entry((site, generation)).or_insert((attempt, entry.last_modified));
+                    let latest = seen.leases.entry((site, generation)).or_insert((attempt, entry.last_modified));
                     if attempt > latest.0 {
                         *latest = (attempt, entry.last_modified);
                     }
                 }
-                Listed::Manifest | Listed::Other => {}
+                Listed::Manifest => seen.manifest = Some(entry.etag.clone()),
+                Listed::Node(node) => {
+                    seen.nodes.insert(node, entry.last_modified);
+                }
+                Listed::Probe | Listed::Other => {}
             }
         }
-        snapshot
+        Self { clock: StoreClock::showing(listing.now), seen: Arc::new(seen) }
+    }
+
+    /// The same, with a bundle that has appeared since.
+    pub fn with_bundle(&self, site: &SiteName, generation: Generation) -> Self {
+        let mut later = self.clone();
+        let highest = Arc::make_mut(&mut later.seen).highest.entry(site.clone()).or_default();
+        *highest = (generation, self.clock.now()).max(*highest);
+        later
     }
 
     /// Whether it holds any bundle.
     pub fn has_bundles(&self) -> bool {
-        !self.highest.is_empty()
+        !self.seen.highest.is_empty()
+    }
+
+    /// The sites that have a bundle, in the order of their names.
+    pub fn sites(&self) -> impl Iterator<Item = &SiteName> {
+        self.seen.highest.keys()
     }
 
     /// The store's clock.
@@ -88,12 +120,27 @@ impl Snapshot {
 
     /// The highest generation of a site; 0 where there is none.
     pub fn highest(&self, site: &SiteName) -> Generation {
-        self.highest.get(site).copied().unwrap_or_default()
+        self.seen.highest.get(site).map(|(generation, _)| *generation).unwrap_or_default()
+    }
+
+    /// When the highest generation of a site was published, by the store's clock.
+    pub fn published_at(&self, site: &SiteName) -> Option<DateTime<Utc>> {
+        self.seen.highest.get(site).map(|(_, at)| *at)
+    }
+
+    /// The nodes that have reported, and when they last did, by the store's clock.
+    pub fn nodes(&self) -> &BTreeMap<String, DateTime<Utc>> {
+        &self.seen.nodes
+    }
+
+    /// The ETag of the manifest; `None` where there is no manifest.
+    pub fn manifest_etag(&self) -> Option<&str> {
+        self.seen.manifest.as_deref()
     }
 
     /// The latest attempt at a generation, and its age at the moment of the listing.
     pub fn latest_attempt(&self, site: &SiteName, generation: Generation) -> Option<(Attempt, Duration)> {
-        let (attempt, last_modified) = self.leases.get(&(site.clone(), generation))?;
+        let (attempt, last_modified) = self.seen.leases.get(&(site.clone(), generation))?;
         Some((*attempt, (self.clock.then - *last_modified).to_std().unwrap_or_default()))
     }
 }

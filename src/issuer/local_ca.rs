@@ -1,7 +1,6 @@
 //! A CA of one's own: for trying certfleet out, and for networks whose clients can be given a root.
 
-use std::fs;
-use std::io;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +26,7 @@ use crate::system::files::{self, FileError};
 /// The root's certificate: what browsers and `curl --cacert` are given.
 pub const ROOT_FILE: &str = "root.pem";
 /// The root's key. Whoever has it can impersonate every site to those who trust the root.
-const KEY_FILE: &str = "root.key";
+pub const KEY_FILE: &str = "root.key";
 
 /// Leaves live as long as those of public CAs do today (<https://letsencrypt.org/docs/faq/>).
 const DEFAULT_LEAF_LIFETIME: Duration = Duration::from_secs(90 * 86_400);
@@ -66,18 +65,9 @@ struct Signer {
 /// Why there is no local CA.
 #[derive(Debug, Error)]
 pub enum LocalCaError {
-    /// A file or directory could not be made or written.
+    /// A file or directory could not be made, read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A file could not be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
     /// The certificate is there, its key is not.
     #[error("{} is there, but its key {} is missing", root.display(), key.display())]
     KeyMissing {
@@ -228,10 +218,9 @@ fn root_certificate(text: &str) -> Option<Certificate> {
 }
 
 fn read(path: &Path) -> Result<Option<Zeroizing<String>>, LocalCaError> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(Zeroizing::new(text))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(LocalCaError::Read { path: path.to_owned(), source }),
+    match files::read_text(path) {
+        Err(error) if error.source.kind() == ErrorKind::NotFound => Ok(None),
+        read => Ok(Some(read?)),
     }
 }
 
@@ -239,7 +228,7 @@ fn read(path: &Path) -> Result<Option<Zeroizing<String>>, LocalCaError> {
 /// there first.
 fn create_once(path: &Path, content: &[u8], mode: u32) -> Result<Zeroizing<String>, LocalCaError> {
     files::create(path, content, mode)?;
-    fs::read_to_string(path).map(Zeroizing::new).map_err(|source| LocalCaError::Read { path: path.to_owned(), source })
+    Ok(files::read_text(path)?)
 }
 
 impl Default for LocalCaOptions {
@@ -258,7 +247,7 @@ impl LocalCaError {
     /// What a person can do about it.
     pub fn hint(&self) -> String {
         match self {
-            Self::File(FileError { path, .. }) | Self::Read { path, .. } => {
+            Self::File(FileError { path, .. }) => {
                 format!("check that {} can be read and written by this user, and that the disk is not full", path.display())
             }
             Self::KeyMissing { key, root } => {

@@ -32,19 +32,13 @@ use zeroize::Zeroizing;
 
 use super::{Challenge, ChallengeKind, HTTP_01_PATH, Presented, Solver, SolverError};
 use crate::system::command::{Command, CommandError};
-
-mod provider;
-
-pub use provider::Provider;
+use crate::system::provider::{self, Provider, ProviderError};
 
 /// How long one call may take where the provider does not say: a script that waits for a record to spread needs minutes.
 const DEADLINE: Duration = Duration::from_secs(10 * 60);
 
 /// What a cleanup call is told of the output of its present call, in bytes.
 const LONGEST_OUTPUT_BYTES: usize = 64 * 1024;
-
-/// A shorter setting, such as a TTL, is no secret: hiding it would only garble what a script says.
-const SHORTEST_HIDDEN_BYTES: usize = 4;
 
 /// The label under which dns-01 answers are looked for (RFC 8555 section 8.4).
 const DNS_01_LABEL: &str = "_acme-challenge";
@@ -84,13 +78,8 @@ impl Script {
     pub fn load(dir: &Path, kind: ChallengeKind, credentials: BTreeMap<String, Zeroizing<String>>) -> Result<Self, SolverError> {
         let provider = Provider::read(dir)?;
         let settings = provider.settings(credentials)?;
-        let run = std::path::absolute(dir.join("run")).unwrap_or_else(|_| dir.join("run"));
-        let run = run.to_str().ok_or_else(|| SolverError {
-            what: format!("the path of {} is not UTF-8", run.display()),
-            hint: "move the script".to_owned(),
-            source: None,
-        })?;
-        let call = |action: &str| vec![run.to_owned(), action.to_owned()];
+        let run = Provider::run_path(dir)?;
+        let call = |action: &str| vec![run.clone(), action.to_owned()];
         Ok(Self {
             kind,
             present: call("present"),
@@ -128,8 +117,7 @@ impl Script {
 
     /// What a script writes goes to terminals and into the bucket, and one with `set -x` or `curl -v` in it writes its credentials.
     fn failed(&self, doing: &str, challenge: &Challenge, error: CommandError) -> SolverError {
-        let values = self.settings.values().map(|value| value.as_str());
-        let error = error.without(values.filter(|value| value.len() >= SHORTEST_HIDDEN_BYTES));
+        let error = error.without(self.settings.values().map(|value| value.as_str()));
         let what = format!("the script could not {doing} the answer for {}", challenge.identifier);
         SolverError { what, hint: error.hint(), source: Some(Box::new(error)) }
     }
@@ -173,6 +161,13 @@ impl Script {
 /// What the challenge is at: a name without a star, or an address.
 fn name(challenge: &Challenge) -> String {
     challenge.identifier.base_name().map_or_else(|| challenge.identifier.to_string(), str::to_owned)
+}
+
+impl From<ProviderError> for SolverError {
+    fn from(error: ProviderError) -> Self {
+        let ProviderError { what, hint, source } = error;
+        Self { what, hint, source }
+    }
 }
 
 #[async_trait]

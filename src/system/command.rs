@@ -21,6 +21,9 @@ pub use error::CommandError;
 /// What is kept of each of standard output and standard error, in bytes: the end is where a program says why it failed.
 const KEPT_OUTPUT_BYTES: usize = 64 * 1024;
 
+/// Where administrators' programs are (hier(7)), and the others, for whoever has no `PATH` at all.
+const SYSTEM_PROGRAMS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
 /// How long output is still awaited after the program has ended: a process it left in the background may hold the pipes open for ever.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -69,6 +72,15 @@ impl Command {
             }
         }
         self
+    }
+
+    /// The same, with the directories of system programs at the end of `PATH`: cron and users who are not root have none of them there.
+    pub fn inherit_path_with_system_programs(mut self) -> Self {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let all = path.split(':').filter(|directory| !directory.is_empty()).chain(SYSTEM_PROGRAMS);
+        let path = all.collect::<Vec<_>>().join(":");
+        self = self.inherit_path_and_home();
+        self.env("PATH", path)
     }
 
     /// Gives it `bytes` on standard input, which is empty otherwise.

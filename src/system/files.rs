@@ -14,6 +14,10 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use tempfile::NamedTempFile;
 use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::owner::Owner;
+use super::random;
 
 /// The mode of files that hold secrets.
 pub const SECRET_FILE: u32 = 0o600;
@@ -31,7 +35,7 @@ const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
 #[derive(Debug, Error)]
 #[error("cannot {operation} {}", path.display())]
 pub struct FileError {
-    /// What was tried, as an infinitive: "create", "replace".
+    /// What was tried, as an infinitive: "create", "read", "replace".
     pub operation: &'static str,
     /// The file or directory.
     pub path: PathBuf,
@@ -47,7 +51,7 @@ impl FileError {
     }
 }
 
-/// What a person can do when a file could not be written.
+/// What a person can do when a file could not be read or written.
 pub fn hint(path: &Path, kind: ErrorKind) -> String {
     let directory = directory_of(path).display();
     match kind {
@@ -71,6 +75,16 @@ pub enum Creation {
     Exists,
 }
 
+/// All of a file.
+pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    fs::read(path).map_err(|source| FileError { operation: "read", path: path.to_owned(), source })
+}
+
+/// All of a text file; wiped when it is dropped, because it may be a secret.
+pub fn read_text(path: &Path) -> Result<Zeroizing<String>, FileError> {
+    fs::read_to_string(path).map(Zeroizing::new).map_err(|source| FileError { operation: "read", path: path.to_owned(), source })
+}
+
 /// Puts `bytes` at `path`, in the place of whatever file is there: a reader sees the old or the new content, never part of one.
 /// When this returns, the new content survives a power cut.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
@@ -85,6 +99,17 @@ pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> 
     let failed = |source| FileError { operation: "write", path: path.to_owned(), source };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
     // The mode given at creation is cut by the umask.
+    file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)
+}
+
+/// The same for a file that belongs to `owner`: it has its owner, its mode and its bytes before it is synced, and nobody else can open it
+/// in between.
+pub fn write_new_owned(path: &Path, bytes: &[u8], mode: u32, owner: Owner) -> Result<(), FileError> {
+    let failed = |source| FileError { operation: "write", path: path.to_owned(), source };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(SECRET_FILE).open(path).map_err(failed)?;
+    let given = owner.take(&file).map_err(|source| FileError { operation: "give away", path: path.to_owned(), source });
+    given?;
     file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)
 }
@@ -138,19 +163,24 @@ pub fn create_dir_all(path: &Path, mode: u32) -> Result<(), FileError> {
     sync(directory_of(path)).map_err(failed)
 }
 
+/// A hidden name that nobody else will choose, for what is made beside its place. [`remove_leftovers`] knows it.
+pub fn temporary_name() -> String {
+    format!("{TEMPORARY_PREFIX}{}", random::name())
+}
+
 /// Whether a file of this name is one that is, or was, still being written.
 pub fn is_temporary(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(TEMPORARY_PREFIX.as_bytes())
 }
 
-/// Removes what killed runs left in `directory`: hidden files of ours that have not changed for an hour before `now`. Whoever
-/// can list the directory can call this at any time; what cannot be removed stays.
+/// Removes what killed runs left in `directory`: hidden files and empty directories of ours that have not changed for an hour before
+/// `now`. Whoever can list the directory can call this at any time; what cannot be removed stays.
 pub fn remove_leftovers(directory: &Path, now: SystemTime) {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| is_temporary(&entry.file_name())) {
         let changed = entry.metadata().and_then(|metadata| metadata.modified());
         if changed.is_ok_and(|changed| now.duration_since(changed).is_ok_and(|age| age >= LEFTOVER_AGE)) {
-            let _ = fs::remove_file(entry.path());
+            let _ = fs::remove_file(entry.path()).or_else(|_| fs::remove_dir(entry.path()));
         }
     }
 }
@@ -216,6 +246,18 @@ mod tests {
         assert_eq!(fs::read(&path).expect("a file"), b"first");
         assert_eq!(mode(&path), 0o600);
         assert_eq!(names(root.path()), ["file"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_with_the_reason() {
+        let root = tempfile::tempdir().expect("a directory");
+        let path = root.path().join("file");
+        let error = read(&path).expect_err("nothing there");
+        assert_eq!((error.to_string(), error.source.kind()), (format!("cannot read {}", path.display()), ErrorKind::NotFound));
+        fs::write(&path, [0xff]).expect("a file");
+        assert_eq!(read(&path).expect("bytes"), [0xff]);
+        let error = read_text(&path).expect_err("no text");
+        assert_eq!((error.to_string(), error.source.kind()), (format!("cannot read {}", path.display()), ErrorKind::InvalidData));
     }
 
     #[test]

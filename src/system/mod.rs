@@ -5,5 +5,8 @@ pub mod directories;
 pub mod error_chain;
 pub mod files;
 pub mod lock;
+pub mod owner;
+pub mod provider;
 pub mod random;
+pub mod ssh;
 pub mod text;

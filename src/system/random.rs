@@ -1,4 +1,4 @@
-//! Names that nobody else will choose.
+//! Names that nobody else will choose, and numbers that nobody can foresee.
 
 use std::fmt::Write as _;
 
@@ -21,4 +21,11 @@ pub fn name() -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// A number from 0 up to, but not including, 1.
+pub fn fraction() -> f64 {
+    // 32 bits are exact in a float.
+    let digits = &name()[..8];
+    f64::from(u32::from_str_radix(digits, 16).unwrap_or_default()) / (f64::from(u32::MAX) + 1.0)
 }

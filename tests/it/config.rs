@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use certfleet::config::{
-    self, Addressing, ConfigError, Election, IdentitySource, IssuerSettings, Location, Origin, Program, Role, Seal, ServerSideEncryption,
-    Settings, SolverSettings, Sources, TargetKind, Wanted,
+    self, Addressing, CommandSetting, ConfigError, Election, IdentitySource, IssuerSettings, Location, Origin, Program, Role, Seal,
+    ServerSideEncryption, Settings, SolverSettings, Sources, TargetKind, Wanted,
 };
 use certfleet::domain::key_type::KeyType;
 use certfleet::domain::site::{Lineage, Method, Site};
@@ -125,6 +125,21 @@ fn the_example_of_the_design_is_understood() {
     assert_eq!((target.ssl_root.as_path(), target.verify.as_deref()), (Path::new("/home/ops/ssl"), Some("127.0.0.1:443")));
     assert_eq!((settings.agent.node.as_str(), settings.agent.role), ("ws-1", Role::Renewer));
     assert_eq!((settings.agent.splay, settings.agent.stale_after), (Duration::from_secs(300), Duration::from_secs(129_600)));
+}
+
+#[test]
+fn a_server_is_told_by_the_packages_programs_or_by_others() {
+    let packaged = "[[target]]\nkind = \"nginx\"\nssl_root = \"/s\"\n";
+    let others = "[[target]]\nkind = \"files\"\nssl_root = \"/s\"\ntest = []\nreload = [\"bin/tell\", \"\", \"now\"]\ndeadline = \"2m\"\n";
+    let script = "[[target]]\nkind = \"script\"\nssl_root = \"/t\"\nprovider = \"box\"\ncredentials = { TOKEN = { env = \"T\" } }\nkey_mode = \"0640\"";
+    let place = Place::with(&format!("{packaged}{others}{script}"));
+    let targets = place.settings().targets;
+    let told = |index: usize| (targets[index].test.clone(), targets[index].reload.clone(), targets[index].deadline.as_secs());
+    let tell = [place.path("bin/tell").to_string_lossy().into_owned(), String::new(), "now".to_owned()];
+    assert_eq!(told(0), (CommandSetting::Packaged, CommandSetting::Packaged, 30));
+    assert_eq!(told(1), (CommandSetting::Nothing, CommandSetting::Program(tell.to_vec()), 120));
+    let script = targets[2].script.as_ref().expect("a script");
+    assert_eq!((script.name.as_str(), script.credentials.len(), &targets[1].script), ("box", 1, &None));
 }
 
 #[test]
@@ -333,6 +348,7 @@ fn surroundings(table: &str, key: &str) -> (&'static str, &'static [&'static str
         ("[solver.NAME]", "listen" | "mode") => ("[solver.x]", &["kind = \"http-01\""]),
         ("[solver.NAME]", "path") => ("[solver.x]", &["kind = \"http-01\"", "mode = \"webroot\""]),
         ("[solver.NAME]", _) => ("[solver.x]", &["kind = \"dns-01\""]),
+        ("[[target]]", "provider" | "credentials") => ("[[target]]", &["kind = \"script\"", "ssl_root = \"/s\"", "provider = \"p\""]),
         ("[[target]]", _) => ("[[target]]", &["kind = \"files\"", "ssl_root = \"/s\""]),
         ("[agent]", _) => ("[agent]", &[]),
         ("a secret", _) => ("[datastore.identity]", &[]),

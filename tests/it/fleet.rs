@@ -1,6 +1,7 @@
 //! The use cases on a datastore in memory, with time that the test moves. What is issued is real; what is lost, is lost on purpose.
 
 mod machine;
+mod node;
 
 use std::time::Duration;
 
@@ -39,7 +40,7 @@ async fn lease(world: &World, generation: u64, attempt: u32) -> LeaseRecord {
 fn assert_done(report: &certfleet::fleet::report::SiteReport, source: Source, generation: u64) {
     assert_eq!(report.outcome, Outcome::Done, "{report:?}");
     let in_place = report.in_place.as_ref().expect("something in place");
-    assert_eq!((in_place.source, in_place.generation), (source, Generation(generation)));
+    assert_eq!((in_place.source, in_place.generation()), (source, Generation(generation)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -48,11 +49,12 @@ async fn twenty_machines_at_once_issue_once() {
     let machines: Vec<_> = (0..20).map(|number| world.machine(&format!("ws-{number}"))).collect();
     let reports = join_all(machines.iter().map(|machine| machine.ensure(site(&["ca"])))).await;
     assert_eq!(world.ca.issued(), 1);
-    let fingerprint = |report: &certfleet::fleet::report::SiteReport| report.in_place.as_ref().expect("in place").leaf.fingerprint.clone();
+    let fingerprint =
+        |report: &certfleet::fleet::report::SiteReport| report.in_place.as_ref().expect("in place").leaf().fingerprint.clone();
     for (report, machine) in reports.iter().zip(&machines) {
         assert_eq!(report.outcome, Outcome::Done, "{report:?}");
         assert_eq!(fingerprint(report), fingerprint(&reports[0]));
-        let local = machine.fleet.runtimedata.read(&report.site).expect("readable").expect("files");
+        let local = machine.runtimedata().read(&report.site).expect("readable").expect("files");
         assert_eq!(local.leaf().fingerprint, fingerprint(report));
     }
 }
@@ -77,7 +79,7 @@ async fn a_bundle_is_due_at_seven_days_to_the_second() {
         let world = World::new();
         let machine = world.machine("build");
         let report = machine.ensure(site(&["ca"])).await;
-        let not_after = report.in_place.expect("in place").leaf.not_after;
+        let not_after = report.in_place.expect("in place").leaf().not_after;
         let now = certfleet::datastore::Datastore::list(&*world.store, "none", None).await.expect("a listing").now;
         let until = not_after - now - chrono::Duration::seconds(left_secs);
         tokio::time::advance(until.to_std().expect("ahead")).await;
@@ -130,7 +132,7 @@ async fn a_renewal_that_fails_leaves_what_still_serves() {
     world.ca.refuse("the CA is down", None);
     let report = machine.ensure(site(&["ca"])).await;
     assert_eq!(report.outcome, Outcome::Degraded);
-    assert_eq!(report.in_place.expect("in place").generation, Generation(1));
+    assert_eq!(report.in_place.expect("in place").generation(), Generation(1));
     assert_eq!(report.due.expect("due").rule(), "expiry");
 }
 
@@ -241,7 +243,7 @@ async fn a_holder_that_was_overtaken_discards_its_own_and_follows() {
     };
     let (report, fingerprint) = tokio::join!(frozen.ensure(site(&["ca"])), woken);
     assert_done(&report, Source::Datastore, 1);
-    assert_eq!(report.in_place.expect("in place").leaf.fingerprint, fingerprint);
+    assert_eq!(report.in_place.expect("in place").leaf().fingerprint, fingerprint);
     assert_eq!(frozen.fleet.spool.read(&report.site).expect("readable"), None);
 }
 
@@ -380,7 +382,7 @@ async fn local_files_that_do_not_fit_each_other_are_refused_and_said() {
     let report = machine.ensure(site(&["ca"])).await;
     certfleet::datastore::Datastore::delete(&*world.store, &bundle_key(1)).await.expect("deleted");
     other.ensure(site(&["ca"])).await;
-    let path = |machine: &machine::Machine| machine.fleet.runtimedata.directory(&report.site).join("privkey.pem");
+    let path = |machine: &machine::Machine| machine.runtimedata().directory(&report.site).join("privkey.pem");
     std::fs::copy(path(&other), path(&machine)).expect("copied");
     let report = machine.ensure(site(&["ca"])).await;
     assert_done(&report, Source::Issued, 1);
@@ -418,7 +420,7 @@ async fn a_stopgap_is_replaced_as_soon_as_the_preferred_issuer_delivers() {
     world.ca.refuse("unreachable", None);
     let report = machine.ensure(wanted()).await;
     assert_eq!(report.outcome, Outcome::Degraded);
-    assert_eq!(report.in_place.expect("in place").issuer, "spare");
+    assert_eq!(report.in_place.expect("in place").opened.record.issuer, "spare");
     assert_eq!(report.passed_over[0].issuer, "ca");
 
     let report = machine.ensure(wanted()).await;
@@ -432,7 +434,7 @@ async fn a_stopgap_is_replaced_as_soon_as_the_preferred_issuer_delivers() {
     tokio::time::advance(Duration::from_secs(61)).await;
     let report = machine.ensure(wanted()).await;
     assert_done(&report, Source::Issued, 2);
-    assert_eq!(report.in_place.expect("in place").issuer, "ca");
+    assert_eq!(report.in_place.expect("in place").opened.record.issuer, "ca");
 }
 
 #[tokio::test(start_paused = true)]
@@ -529,13 +531,39 @@ async fn a_full_or_read_only_disk_stops_the_run_before_anything_is_ordered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn why_a_run_ended_is_told_also_where_its_lease_cannot_be_given_back() {
+    let world = World::new();
+    let full = world.machine("full");
+    std::fs::write(full.directory.path().join("spool"), "").expect("a file");
+    // The create of the lease arrives, its release does not.
+    world.store.lose_after(1, "leases/", Loss::Request);
+    let problem = full.ensure(site(&["ca"])).await.problem.expect("a problem");
+    assert!(problem.what.contains("/spool") && !problem.what.contains("the connection was closed"), "{problem:?}");
+    let warnings = full.warnings();
+    assert!(warnings[0].contains("the lease could not be given back") && warnings[0].contains("the connection was closed"), "{warnings:?}");
+
+    let world = World::new();
+    let machine = world.machine("build");
+    world.ca.gate.forget_permits(1_000);
+    // The create arrives, and the order.
+    world.store.lose_after(2, "leases/", Loss::Request);
+    let interrupt = async {
+        world.ca.arrived.acquire().await.expect("never closed").forget();
+        machine.fleet.interrupt.cancel();
+    };
+    let (report, ()) = tokio::join!(machine.ensure(site(&["ca"])), interrupt);
+    assert_eq!(report.problem.expect("a problem").what, "interrupted");
+    assert_eq!(machine.warnings().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_person_supplies_becomes_the_next_generation_once() {
     let world = World::new();
     let (machine, other) = (world.machine("build"), World::new().machine("other"));
     machine.ensure(site(&["ca"])).await;
     let mut wanted = site(&["ca"]);
     other.ensure(site(&["ca"])).await;
-    wanted.supplied = other.fleet.runtimedata.read(&wanted.site.name).expect("readable");
+    wanted.supplied = other.runtimedata().read(&wanted.site.name).expect("readable");
     assert_done(&machine.ensure(wanted.clone()).await, Source::Supplied, 2);
     assert_done(&machine.ensure(wanted).await, Source::Datastore, 2);
     assert_eq!(site(&["ca"]).intent, Intent::IfDue);
@@ -589,6 +617,22 @@ async fn a_store_that_refuses_to_write_an_order_down_costs_one_order() {
     let report = machine.ensure(site(&["ca"])).await;
     assert_eq!((report.outcome, world.ca.asked(), world.ca.issued()), (Outcome::Failed, 1, 0));
     assert_eq!(report.problem.expect("a problem").hint, "allow overwrites");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_stopgap_replaces_what_still_serves_for_days() {
+    let world = World::new();
+    let machine = world.machine("build");
+    assert_done(&machine.ensure(site(&["ca", "spare"])).await, Source::Issued, 1);
+    tokio::time::advance(84 * DAY).await;
+    world.ca.refuse("out of order", None);
+    let report = machine.ensure(site(&["ca", "spare"])).await;
+    assert_eq!((report.outcome, world.spare.issued()), (Outcome::Degraded, 0));
+    assert_eq!(report.in_place.expect("in place").generation(), Generation(1));
+    tokio::time::advance(5 * DAY).await;
+    world.ca.refuse("still out of order", None);
+    let report = machine.ensure(site(&["ca", "spare"])).await;
+    assert_eq!(report.in_place.expect("in place").opened.record.issuer, "spare");
 }
 
 #[tokio::test(start_paused = true)]
@@ -650,7 +694,7 @@ async fn whoever_gives_up_waiting_says_so_and_keeps_what_serves() {
         report
     };
     let (made, report) = tokio::join!(first.ensure(site(&["ca"])), patient);
-    assert_eq!((report.outcome, report.in_place.expect("in place").generation), (Outcome::Temporary, Generation(1)));
+    assert_eq!((report.outcome, report.in_place.expect("in place").generation()), (Outcome::Busy, Generation(1)));
     assert!(report.problem.expect("a problem").what.contains("ws-1 has been making generation 2"));
     assert_done(&made, Source::Issued, 2);
 }

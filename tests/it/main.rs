@@ -3,16 +3,25 @@
 #![allow(unreachable_pub, reason = "pub marks what the modules of this binary offer each other")]
 
 mod acme;
+mod agent;
 mod config;
 mod crash;
 mod datastore;
 mod directory;
 mod faults;
 mod fleet;
+mod fleet_of_hosts;
 mod handshake;
 mod local_ca;
 mod main_job;
+mod prune;
+mod push;
+mod rollback;
 mod s3;
+mod schedule;
 mod solver;
+mod ssl_root;
+mod status;
 mod supplied;
 mod support;
+mod targets;

@@ -1,6 +1,8 @@
 //! The main job, by the real binary: from an empty machine to a proven certificate in the bucket.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -70,6 +72,29 @@ fn without_any_configuration_a_name_is_enough() {
     let quiet = machine.run(&["ensure", SITE, "--quiet"]).expect(0);
     assert_eq!((quiet.stdout, quiet.stderr), (String::new(), String::new()));
     assert!(machine.run(&["show", SITE]).expect(0).stdout.contains("www.example.test"));
+}
+
+/// What a file system knows of everything below a directory: its number, and when it was last changed in any way.
+fn stamps(directory: &std::path::Path) -> BTreeMap<PathBuf, (u64, i64, i64)> {
+    let mut stamps = BTreeMap::new();
+    let mut waiting = vec![directory.to_owned()];
+    while let Some(path) = waiting.pop() {
+        let found = std::fs::symlink_metadata(&path).expect("metadata");
+        if found.is_dir() {
+            waiting.extend(std::fs::read_dir(&path).expect("a directory").map(|entry| entry.expect("an entry").path()));
+        }
+        stamps.insert(path, (found.ino(), found.ctime(), found.ctime_nsec()));
+    }
+    stamps
+}
+
+#[test]
+fn a_run_with_nothing_to_do_writes_nothing() {
+    let machine = Machine::new("");
+    machine.run(&["ensure", SITE]).expect(0);
+    let before = stamps(&machine.path(""));
+    assert_in_place(&machine.run(&["ensure", SITE, "--json"]).expect(0), "datastore", 1);
+    assert_eq!(stamps(&machine.path("")), before);
 }
 
 /// Seed of the whole: every source, on a real CA and a real store.

@@ -1,7 +1,9 @@
 //! How often a call to the CA is made again, and how long is waited between two looks at an order.
 
+use std::fmt;
 use std::time::Duration;
 
+use humantime::format_duration;
 use instant_acme::Error;
 use tokio::time::{Instant, sleep};
 
@@ -60,10 +62,17 @@ pub(super) struct Pace {
 /// The CA wants more time than there is.
 #[derive(Debug)]
 pub(super) struct OutOfPatience {
-    /// How long it has had.
-    pub(super) after: Duration,
     /// How long it has asked to be left alone.
     pub(super) retry_after: Option<Duration>,
+}
+
+impl fmt::Display for OutOfPatience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.retry_after {
+            Some(asked) => write!(f, "the CA is not done, and asks to be left alone for {}", format_duration(asked)),
+            None => write!(f, "the CA has not come to an end within {}", format_duration(PATIENCE)),
+        }
+    }
 }
 
 impl Pace {
@@ -76,7 +85,7 @@ impl Pace {
     pub(super) async fn wait(&mut self, asked: Option<Duration>) -> Result<(), OutOfPatience> {
         let pause = asked.unwrap_or_default().max(self.next);
         if Instant::now() + pause > self.deadline {
-            return Err(OutOfPatience { after: PATIENCE, retry_after: asked });
+            return Err(OutOfPatience { retry_after: asked });
         }
         sleep(pause).await;
         self.next = (self.next * 2).min(LONGEST_PAUSE);
@@ -93,9 +102,13 @@ mod tests {
         let mut pace = Pace::new(Duration::from_millis(10));
         let start = Instant::now();
         let mut looks = Vec::new();
-        while pace.wait(None).await.is_ok() {
-            looks.push(start.elapsed());
-        }
+        let ended = loop {
+            match pace.wait(None).await {
+                Ok(()) => looks.push(start.elapsed()),
+                Err(ended) => break ended,
+            }
+        };
+        assert_eq!(ended.to_string(), "the CA has not come to an end within 5m");
         assert_eq!(&looks[..4], &[10, 30, 70, 150].map(Duration::from_millis));
         assert!(looks.len() < 80, "{} looks", looks.len());
         assert!(looks.windows(2).all(|pair| pair[1] <= pair[0] + LONGEST_PAUSE));
@@ -111,5 +124,6 @@ mod tests {
         let asked = Some(Duration::from_secs(3600));
         let ended = pace.wait(asked).await.expect_err("too long");
         assert_eq!((ended.retry_after, start.elapsed()), (asked, Duration::from_secs(7)));
+        assert_eq!(ended.to_string(), "the CA is not done, and asks to be left alone for 1h");
     }
 }

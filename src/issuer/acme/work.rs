@@ -267,7 +267,7 @@ impl Work<'_> {
         let asked = self.issuer.client.take_retry_after(self.order.url());
         let finalized = self.issuer.client.take_retry_after(&self.order.state().finalize.clone());
         pace.wait(asked.max(finalized)).await.map_err(|end| IssueError::Refused {
-            reason: format!("could not {step}: the CA has not come to an end within {}", humantime::format_duration(end.after)),
+            reason: format!("could not {step}: {end}"),
             hint: "the order stays open: the next run takes it up again".to_owned(),
             retry_after: end.retry_after,
         })?;
@@ -316,8 +316,9 @@ impl Work<'_> {
         }
         let mut authorizations = self.order.authorizations();
         while let Some(authorization) = authorizations.next().await {
-            let Ok(mut authorization) = authorization else { continue };
-            if authorization.status == AuthorizationStatus::Valid || authorization.refresh().await.is_err() {
+            // Fetched here: the state of the order, which said that it is invalid, came without any authorization's.
+            let Ok(authorization) = authorization else { continue };
+            if authorization.status == AuthorizationStatus::Valid {
                 continue;
             }
             let subject = authorization.identifier().to_string();

@@ -13,6 +13,9 @@ use crate::system::text::printable;
 /// How much of standard error goes into a message, in bytes.
 const SHOWN_OUTPUT_BYTES: usize = 2 * 1024;
 
+/// A shorter setting, such as a TTL, is no secret: hiding it would only garble what a program says.
+const SHORTEST_HIDDEN_BYTES: usize = 4;
+
 /// Why a program did not do its work.
 #[derive(Debug, Error)]
 pub enum CommandError {
@@ -65,11 +68,11 @@ pub enum CommandError {
 }
 
 impl CommandError {
-    /// The same with `***` in the place of each of `secrets` in what the program wrote.
+    /// The same with `***` in the place of each of `secrets` in what the program wrote, but for those of three bytes and less.
     #[must_use]
     pub fn without<'a>(mut self, secrets: impl IntoIterator<Item = &'a str>) -> Self {
         if let Self::Failed { stderr, .. } | Self::Deadline { stderr, .. } = &mut self {
-            let mut secrets: Vec<_> = secrets.into_iter().filter(|secret| !secret.is_empty()).collect();
+            let mut secrets: Vec<_> = secrets.into_iter().filter(|secret| secret.len() >= SHORTEST_HIDDEN_BYTES).collect();
             // One may be a part of another.
             secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
             let text = String::from_utf8_lossy(stderr).into_owned();

@@ -189,11 +189,13 @@ async fn a_ca_that_asks_for_time_gets_it() {
 async fn failed_validations_are_explained() {
     let pebble = Pebble::start(PebbleOptions::default()).await;
     pebble.set_address("away.example.com", "127.0.0.77").await;
-    let issuer = issuer_at(&pebble, standalone(&pebble));
+    let front = CaFront::start(&pebble);
+    let issuer = issuer_behind(&front, standalone(&pebble));
     let (reason, hint, _) = refused(issue(&issuer, &["here.example.com", "away.example.com"]).await);
     assert!(reason.contains("away.example.com: ") && reason.contains("acme:error:connection"), "{reason}");
     assert!(!reason.contains("here.example.com: "), "{reason}");
     assert!(hint.contains("port 80"), "{hint}");
+    assert_eq!(front.count(Authorization), 4, "each is fetched for its challenge, and for what became of it");
     assert_port_free(&pebble);
 
     let hook = Script::from_hooks(ChallengeKind::Dns01, vec!["/bin/true".to_owned()], None).expect("a hook");

@@ -265,6 +265,41 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         ":4:10: [[target]] verify: \"localhost\" is not a host and a port",
         "",
     ),
+    (
+        "[[target]]\nkind = \"files\"\nssl_root = \"/s\"\nprovider = \"p\"",
+        ":4:1: [[target]] provider: does not apply to any kind but \"script\"",
+        "keys that do: kind, sites, ssl_root, owner, key_mode, verify, test, reload, deadline",
+    ),
+    (
+        "[[target]]\nkind = \"script\"\nssl_root = \"/s\"\nprovider = \"p\"\nreload = [\"r\"]",
+        ":5:1: [[target]] reload: does not apply to kind \"script\"",
+        "",
+    ),
+    (
+        "[[target]]\nkind = \"script\"\nssl_root = \"/s\"",
+        ":1:1: [[target]] provider is missing",
+        "write provider = \"NAME\", for providerscripts/deploy/NAME",
+    ),
+    (
+        "[[target]]\nkind = \"script\"\nssl_root = \"/s\"\nprovider = \"../p\"",
+        ":4:12: [[target]] provider: \"../p\" cannot be the name of a script",
+        "",
+    ),
+    (
+        "[[target]]\nkind = \"nginx\"\nssl_root = \"/s\"\nreload = \"nginx -s reload\"",
+        ":4:10: [[target]] reload must be a program and its arguments, not a string",
+        "write [\"prog\", \"arg\"]; no shell is involved",
+    ),
+    (
+        "[[target]]\nkind = \"nginx\"\nssl_root = \"/s\"\ndeadline = \"1h\"",
+        ":4:12: [[target]] deadline: \"1h\" is out of range",
+        "anything from 1 second to 10 minutes",
+    ),
+    (
+        "[[target]]\nkind = \"nginx\"\nssl_root = \"/s\"\n[[target]]\nkind = \"haproxy\"\nssl_root = \"/s\"\nkey_mode = \"0640\"",
+        ":4:1: [[target]] ssl_root: /s is that of the [[target]] at certfleet.toml:1:1 too, with another owner or key_mode",
+        "give both the same owner and key_mode, or another ssl_root",
+    ),
     ("[[target]]\nkind = \"nginx\"\nssl_root = \"/s\"\nowner = \"a:b:c\"", ":4:9: [[target]] owner: \"a:b:c\" is not an owner", ""),
     // Sites
     (

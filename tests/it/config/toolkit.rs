@@ -71,6 +71,26 @@ fn another_directory_under_a_known_name_needs_no_binding() {
 }
 
 #[test]
+fn the_webserver_is_a_target_unless_a_file_has_one() {
+    for (choice, kind) in [("NGINX", TargetKind::Nginx), ("apache", TargetKind::Apache), ("LIGHTTPD", TargetKind::Lighttpd)] {
+        let place = toolkit().set("SSL_GENERATION_METHOD", "MANUAL").set("WEBSERVER_CHOICE", choice).set("HOME", "/home/ws");
+        let targets = place.settings().targets;
+        assert_eq!((targets.len(), targets[0].kind, &targets[0].sites), (1, kind, &Wanted::All));
+        assert_eq!((targets[0].ssl_root.as_path(), targets[0].key_mode), (Path::new("/home/ws/ssl"), 0o600));
+        assert_eq!((targets[0].verify.as_deref(), &targets[0].reload), (Some("127.0.0.1:443"), &CommandSetting::Packaged));
+        place.write("certfleet.toml", "[[target]]\nkind = \"files\"\nssl_root = \"/s\"");
+        assert_eq!(place.settings().targets[0].kind, TargetKind::Files);
+    }
+    let place = toolkit().set("SSL_GENERATION_METHOD", "MANUAL").set("HOME", "/home/ws").set("WEBSERVER_CHOICE", "IIS");
+    let error = place.load().expect_err("refused");
+    assert_eq!(error.to_string(), "environment variable WEBSERVER_CHOICE: site: there is no choice \"IIS\"");
+    for (variable, value) in [("WEBSERVER_CHOICE", ""), ("HOME", "")] {
+        let place = toolkit().set("SSL_GENERATION_METHOD", "MANUAL").set(variable, value);
+        assert!(place.settings().targets.is_empty(), "{variable}");
+    }
+}
+
+#[test]
 fn a_file_with_sites_is_left_alone() {
     let place = toolkit();
     place.write("certfleet.toml", "[[site]]\nname = \"a.example\"\nissuers = [\"local-ca\"]");

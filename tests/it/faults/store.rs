@@ -1,5 +1,8 @@
 //! Datastores that cannot be used, or not any more: no CA is asked before a store was proven writable.
 
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::*;
@@ -7,7 +10,7 @@ use crate::support::bucket::Bucket;
 use crate::support::machine::{datastore, give_keys};
 use crate::support::pebble::PebbleOptions;
 use crate::support::process::free_port;
-use crate::support::s3_in_process::Fault;
+use crate::support::s3_in_process::{Fault, Seen};
 use crate::support::s3rver::S3rver;
 use crate::support::s3s_fs::S3sFs;
 
@@ -90,7 +93,7 @@ async fn nothing_is_issued_before_the_store_was_proven_writable() {
         let ended = scene.machine.run(&["ensure", "--json"]).expect(code).says(&format!("error: {said}")).says(hint);
         assert_eq!((ended.stdout.as_str(), ended.stderr.lines().count()), ("", 2), "{name}: {ended:?}");
         assert_eq!(scene.front.seen(), [], "{name}: the CA was asked");
-        assert!(!scene.machine.path("runtimedata/identity.age").exists(), "{name}: an identity was made for nothing");
+        assert!(!scene.machine.path(IDENTITY).exists(), "{name}: an identity was made for nothing");
     }
 }
 
@@ -144,6 +147,54 @@ async fn stores_that_ignore_conditions_are_found_out_and_nothing_is_ordered() {
         assert_eq!(ended.code, Some(0), "{} {ended:?}", bucket.endpoint);
         machine.run(&["ensure", "--force"]).expect(4).says(said).says("generation 1 is in place");
     }
+}
+
+const MANIFEST: &str = "fleet/certfleet.json";
+const IDENTITY: &str = "runtimedata/identity.age";
+
+/// A machine with one site, on a store that it is the first to use.
+fn newcomer(s3: &InProcessS3) -> Machine {
+    let configuration = datastore(&s3.bucket(), "fleet") + "[[site]]\nname = \"www.example.test\"\nissuers = [\"self-signed\"]\n";
+    let machine = Machine::new(&configuration);
+    give_keys(&machine, &s3.bucket());
+    machine
+}
+
+#[test]
+fn whoever_has_made_an_identity_is_told_so_however_the_run_goes_on() {
+    let is_first_write = |seen: &Seen| seen.method == "PUT" && seen.key == MANIFEST;
+    for (fault, code) in [(Fault::DropAfter, 0), (Fault::Refuse(403, "AccessDenied"), 1), (Fault::Refuse(412, "PreconditionFailed"), 1)] {
+        let s3 = InProcessS3::start();
+        let machine = newcomer(&s3);
+        s3.fault(fault.clone(), is_first_write);
+        let ended = machine.run(&["ensure"]).expect(code);
+        assert_eq!(ended.stderr.matches("made the fleet's identity").count(), 1, "{fault:?}: {ended:?}");
+        assert!(machine.path(IDENTITY).exists() && !ended.stderr.contains("removed the identity"), "{fault:?}: {ended:?}");
+    }
+
+    // Ended from outside while the answer is awaited.
+    let s3 = InProcessS3::start();
+    let machine = newcomer(&s3);
+    let (sender, asked) = std::sync::mpsc::channel();
+    s3.fault(Fault::Delay(Duration::from_secs(60)), move |seen| is_first_write(seen) && sender.send(()).is_ok());
+    let running = machine.start(&["ensure"]);
+    asked.recv_timeout(Duration::from_secs(60)).expect("a manifest is written");
+    kill_process(Pid::from_raw(running.pid()).expect("a process id"), Signal::TERM).expect("a living process");
+    running.wait().expect(75).says("made the fleet's identity").says("interrupted");
+    assert!(machine.path(IDENTITY).exists());
+}
+
+#[test]
+fn an_identity_that_another_machine_forestalled_goes_away_and_that_is_said() {
+    let s3 = InProcessS3::start();
+    let (first, second) = (newcomer(&s3), newcomer(&s3));
+    first.run(&["ensure"]).expect(0);
+    s3.objects().keys().iter().filter(|key| *key != MANIFEST).for_each(|key| s3.objects().delete(key));
+    // As if the first machine's manifest had arrived only after this look.
+    s3.fault(Fault::Refuse(404, "NoSuchKey"), |seen| seen.method == "GET" && seen.key == MANIFEST);
+    let ended = second.run(&["ensure"]).expect(2).says("made the fleet's identity").says("removed the identity");
+    ended.says("the datastore is sealed to age1").says("copy the fleet's identity file");
+    assert!(!second.path(IDENTITY).exists());
 }
 
 async fn verdict(bucket: &Bucket) -> serde_json::Value {

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::*;
 
@@ -22,10 +22,11 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// Runs `certfleet` with these arguments, and then says its exit code and the state of the terminal.
+    /// Runs `certfleet` with these arguments: says its process id before, and its exit code and the state of the terminal after it.
     fn run(machine: &Machine, arguments: &str) -> Self {
         let binary = machine.command(&[]);
-        let inside = format!("trap : INT; {} {arguments}; echo \"exit $?\"; stty -a; echo the end", binary.get_program().display());
+        let identified = format!("sh -c 'echo \"process $$.\"; exec \"$0\" \"$@\"' {} {arguments}", binary.get_program().display());
+        let inside = format!("trap : INT; {identified}; echo \"exit $?\"; stty -a; echo the end");
         let mut command = Command::new("script");
         command
             .args(["--quiet", "--echo", "always", "--command", &inside, "/dev/null"])
@@ -57,6 +58,14 @@ impl Terminal {
             let piece = self.screen.recv_timeout(left).unwrap_or_else(|_| panic!("no {text:?} on the screen:\n{}", self.shown));
             self.shown += &String::from_utf8_lossy(&piece);
         }
+    }
+
+    /// Sends `certfleet` a SIGTERM.
+    #[track_caller]
+    fn terminate(&self) {
+        let id = self.shown.split_once("process ").and_then(|(_, after)| after.split_once('.')).expect("a process id").0;
+        let process = id.parse().ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(process, Signal::TERM).expect("a living process");
     }
 
     fn send(&mut self, keys: &str) {
@@ -138,13 +147,19 @@ fn a_paste_that_is_refused_says_why_and_the_other_sites_are_told_of() {
     assert!(shown.contains("a.example.test  valid until"), "{shown}");
 }
 
-#[test]
-fn passwords_are_asked_for_and_not_shown() {
+/// A chain in `chain.pem`, and its key in `encrypted.pem`, whose password is `a-long-secret`.
+fn supply_files() -> Machine {
     let (machine, chain, key) = supply();
     machine.write("chain.pem", chain);
     machine.write("key.pem", key);
     let encrypt = ["pkey", "-in", "key.pem", "-aes256", "-passout", "pass:a-long-secret", "-out", "encrypted.pem"];
     crate::support::process::run(Command::new("openssl").args(encrypt).current_dir(machine.path("")));
+    machine
+}
+
+#[test]
+fn passwords_are_asked_for_and_not_shown() {
+    let machine = supply_files();
     let import = "import www.example.test --fullchain chain.pem --privkey encrypted.pem";
     for (keys, code, said) in [
         ("\u{3}", 75, "interrupted"),
@@ -160,13 +175,33 @@ fn passwords_are_asked_for_and_not_shown() {
 }
 
 #[test]
+fn a_signal_ends_a_question_and_leaves_the_terminal_as_it_was() {
+    let files = "--fullchain chain.pem --privkey encrypted.pem";
+    for (command, question) in [
+        ("import www.example.test", "Ctrl-C gives up"),
+        ("ensure", "Ctrl-C gives up"),
+        (&format!("import www.example.test {files}"), "password of the private key"),
+        (&format!("ensure www.example.test {files}"), "password of the private key"),
+        (&format!("ensure www.example.test --dry-run {files}"), "password of the private key"),
+    ] {
+        let machine = supply_files();
+        let mut terminal = Terminal::run(&machine, command);
+        terminal.wait_for(question);
+        terminal.terminate();
+        let shown = terminal.finish(75);
+        assert!(shown.contains("interrupted: nothing of it was kept"), "{command}: {shown}");
+        assert!(!machine.files(SITE).exists());
+    }
+}
+
+#[test]
 fn ctrl_c_ends_a_run_that_waits_for_another_one() {
     let machine = Machine::new("");
     machine.run(&["ensure", SITE]).expect(0);
     let lock = std::fs::File::open(machine.path("runtimedata/local/default/.certfleet/lock")).expect("a lock");
     lock.lock().expect("locked");
     let mut terminal = Terminal::run(&machine, "ensure www.example.test");
-    terminal.wait_for("is at work here: waiting for it to end");
+    terminal.wait_for(&format!("process {} is at work here: waiting for it to end", std::process::id()));
     terminal.send("\u{3}");
     let shown = terminal.finish(75);
     assert!(shown.contains("error: interrupted") && shown.contains("nothing was done"), "{shown}");

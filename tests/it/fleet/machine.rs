@@ -231,19 +231,23 @@ impl Datastore for Lossy {
     }
 }
 
+/// What a machine would have said. Only its warnings are kept.
 #[derive(Debug, Default)]
-struct Silent;
+struct Said(Mutex<Vec<String>>);
 
-impl Progress for Silent {
-    fn step(&self, _: &certfleet::domain::site::SiteName, _: &str) {}
+impl Progress for Said {
+    fn step(&self, _: &dyn std::fmt::Display, _: &str) {}
     fn note(&self, _: &str) {}
-    fn warning(&self, _: &str) {}
+    fn warning(&self, what: &str) {
+        self.0.lock().expect("no panic").push(what.to_owned());
+    }
 }
 
 /// One machine.
 pub struct Machine {
     pub fleet: Fleet,
     pub directory: tempfile::TempDir,
+    said: Arc<Said>,
 }
 
 /// What a test's fleet has in common.
@@ -272,23 +276,25 @@ impl World {
     /// The same, with other roots that the CA's chains must lead to.
     pub fn machine_trusting(&self, node: &str, anchors: &Anchors) -> Machine {
         let directory = tempfile::tempdir().expect("a directory");
-        let named = |class, ca: &Arc<TestCa>| NamedIssuer { class, anchors: anchors.clone(), issuer: Arc::clone(ca) as Arc<dyn Issuer> };
+        let named =
+            |class, ca: &Arc<TestCa>| NamedIssuer { class, anchors: anchors.clone(), issuer: Some(Arc::clone(ca) as Arc<dyn Issuer>) };
         let mut issuers = Issuers::default();
         issuers.add(&site(&[]).site, "ca", named(IssuerClass::Acme, &self.ca));
         issuers.add(&site(&[]).site, "spare", named(IssuerClass::SelfSigned, &self.spare));
+        let said = Arc::new(Said::default());
         let fleet = Fleet {
             store: Arc::clone(&self.store) as Arc<dyn Datastore>,
             seal: self.seal(),
             creates: Creates::Exclusive,
             holder: Holder { node: node.to_owned(), run: random::name(), place: format!("place of {node}") },
             issuers,
-            runtimedata: Runtimedata::new(directory.path().join("ssl")),
+            runtimedata: Some(Runtimedata::new(directory.path().join("ssl"))),
             spool: spool_in(directory.path()),
-            progress: Arc::new(Silent),
+            progress: Arc::clone(&said) as Arc<dyn Progress>,
             interrupt: CancellationToken::new(),
             patience: Duration::from_secs(600),
         };
-        Machine { fleet, directory }
+        Machine { fleet, directory, said }
     }
 
     /// Puts bytes at a key behind everybody's back.
@@ -302,11 +308,20 @@ impl World {
 }
 
 impl Machine {
+    /// Its own copies.
+    pub fn runtimedata(&self) -> &Runtimedata {
+        self.fleet.runtimedata.as_ref().expect("a build machine")
+    }
+
     /// The same machine's next run.
     pub fn restarted(mut self) -> Self {
         self.fleet.holder.run = random::name();
         self.fleet.interrupt = CancellationToken::new();
         self
+    }
+
+    pub fn warnings(&self) -> Vec<String> {
+        self.said.0.lock().expect("no panic").clone()
     }
 
     pub async fn ensure(&self, wanted: SiteWanted) -> SiteReport {
@@ -327,7 +342,7 @@ pub fn site(issuers: &[&str]) -> SiteWanted {
         profile: None,
         renew_before: 7 * DAY,
     };
-    SiteWanted { site, intent: Intent::IfDue, supplied: None }
+    SiteWanted { site, intent: Intent::IfDue, supplied: None, held: None }
 }
 
 pub fn forced(mut wanted: SiteWanted) -> SiteWanted {

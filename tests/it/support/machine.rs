@@ -93,8 +93,7 @@ impl Machine {
     }
 
     pub fn start(&self, arguments: &[&str]) -> Running {
-        let mut command = self.command(arguments);
-        Running(Some(command.process_group(0).spawn().expect("the binary")))
+        Running::start(self.command(arguments))
     }
 
     /// Where a site's files are.
@@ -104,6 +103,10 @@ impl Machine {
 }
 
 impl Running {
+    pub fn start(mut command: Command) -> Self {
+        Self(Some(command.process_group(0).spawn().expect("the binary")))
+    }
+
     pub fn pid(&self) -> i32 {
         self.0.as_ref().map_or(0, |child| i32::try_from(child.id()).expect("a process id"))
     }

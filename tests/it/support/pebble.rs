@@ -55,7 +55,8 @@ impl Pebble {
     /// Starts it, and returns once it answers.
     pub async fn start(options: PebbleOptions) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let (root_pem, client) = certificates(directory.path());
+        let root_pem = certificates(directory.path(), &["localhost", "127.0.0.1"]);
+        let client = HttpClient::trusting(&root_pem);
         let [port, management, http_port, tls_port, dns_port, dns_management] = std::array::from_fn(|_| free_port());
         let local = |port: u16| format!("127.0.0.1:{port}");
 
@@ -150,8 +151,8 @@ impl Pebble {
     }
 }
 
-/// Makes a small CA and a server certificate in `directory`; returns the root and a client that trusts it.
-fn certificates(directory: &Path) -> (String, HttpClient) {
+/// Makes a small CA and a certificate for a server called `names` in `directory`: `server.pem`, `server.key`. Returns the root.
+pub fn certificates(directory: &Path, names: &[&str]) -> String {
     let root_key = KeyPair::generate().expect("a key");
     let mut root = CertificateParams::default();
     root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -159,10 +160,9 @@ fn certificates(directory: &Path) -> (String, HttpClient) {
     let root_pem = root.self_signed(&root_key).expect("a root").pem();
     let issuer = Issuer::new(root, root_key);
     let key = KeyPair::generate().expect("a key");
-    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let names: Vec<_> = names.iter().map(ToString::to_string).collect();
     let leaf = CertificateParams::new(names).expect("names").signed_by(&key, &issuer).expect("a certificate");
     std::fs::write(directory.join("server.pem"), leaf.pem()).expect("a file");
     std::fs::write(directory.join("server.key"), key.serialize_pem()).expect("a file");
-    let client = HttpClient::trusting(&root_pem);
-    (root_pem, client)
+    root_pem
 }

@@ -132,6 +132,19 @@ fn on_the_spawning_thread(command: Command) -> Child {
     answer.recv().expect("the spawning thread").unwrap_or_else(|error| panic!("cannot start {shown}: {error}"))
 }
 
+/// Returns what `ready` finds once it finds something; panics when `within` has passed. For what tells nobody that it has happened.
+#[track_caller]
+pub fn until<T>(what: &str, within: Duration, mut ready: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(found) = ready() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "no {what} within {within:?}");
+        std::thread::sleep(POLL);
+    }
+}
+
 /// Runs `command` to its end and returns what it printed; panics when it fails.
 pub fn run(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output();

@@ -9,16 +9,20 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use super::bucket::Bucket;
+use super::namespace::Namespace;
 use super::process::{Subprocess, free_port, program, run};
 
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The port of the gateway on a host of its own: the one that Ceph's documentation uses.
+const GATEWAY: u16 = 7_480;
 
 /// A running cluster with one bucket.
 #[derive(Debug)]
 pub struct Radosgw {
     /// Its bucket. Tests that share the server each take a prefix of their own.
     pub bucket: Bucket,
-    _processes: Vec<Subprocess>,
+    processes: Vec<Subprocess>,
     _directory: tempfile::TempDir,
 }
 
@@ -27,7 +31,7 @@ pub fn shared() -> Arc<Radosgw> {
     static SHARED: Mutex<Weak<Radosgw>> = Mutex::new(Weak::new());
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
     shared.upgrade().unwrap_or_else(|| {
-        let started = Arc::new(Radosgw::start());
+        let started = Arc::new(Radosgw::start_on_loopback());
         *shared = Arc::downgrade(&started);
         started
     })
@@ -35,10 +39,34 @@ pub fn shared() -> Arc<Radosgw> {
 
 impl Radosgw {
     /// Starts it, which takes about two seconds.
-    fn start() -> Self {
+    fn start_on_loopback() -> Self {
+        let gateway = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let mut started = Self::start(gateway, &|name| Command::new(program(name)));
+        started.processes.last_mut().expect("radosgw").wait_for_port(gateway, PATIENCE);
+        let bucket = &started.bucket;
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        // On a thread of its own: the caller may be inside a runtime already.
+        std::thread::scope(|scope| scope.spawn(|| runtime().block_on(bucket.create())).join().expect("a bucket"));
+        started
+    }
+
+    /// Starts one for the hosts of a network, on port 7480 of `host`.
+    pub fn start_on(host: &Namespace) -> Self {
+        let started = Self::start((host.address, GATEWAY).into(), &|name| host.command(program(name)));
+        let Bucket { endpoint, name, access_key, secret_key, .. } = &started.bucket;
+        host.wait_for(endpoint);
+        let mut create = host.command("curl");
+        create.args(["--silent", "--show-error", "--fail-with-body", "--aws-sigv4", "aws:amz:us-east-1:s3"]);
+        // What is signed; Ceph wants to be told.
+        create.args(["--header", "x-amz-content-sha256: UNSIGNED-PAYLOAD"]);
+        run(create.args(["--user", &format!("{access_key}:{secret_key}"), "--request", "PUT", &format!("{endpoint}/{name}")]));
+        started
+    }
+
+    /// Starts it with its gateway at an address; everything else stays on the loopback interface of where `command` runs programs.
+    fn start(gateway: SocketAddr, command: &dyn Fn(&str) -> Command) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let root = directory.path();
-        let gateway = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let monitor = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let fleet = uuid();
         fs::write(root.join("ceph.conf"), configuration(root, &fleet, monitor, gateway)).expect("a configuration");
@@ -51,7 +79,7 @@ impl Radosgw {
         let address = format!("[v2:{monitor}]");
         run(Command::new(program("monmaptool")).args(["--create", "--fsid", &fleet, "--addv", "a", &address]).arg(&map));
         let tool = |name: &str| {
-            let mut command = Command::new(program(name));
+            let mut command = command(name);
             command.arg("--conf").arg(root.join("ceph.conf"));
             command
         };
@@ -79,11 +107,7 @@ impl Radosgw {
         };
         let user = ["user", "create", "--uid=test", "--display-name=test", "--access-key", &bucket.access_key];
         run(tool("radosgw-admin").args(["-n", "client.rgw.a"]).args(user).args(["--secret", &bucket.secret_key]));
-        processes.last_mut().expect("radosgw").wait_for_port(gateway, PATIENCE);
-        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        // On a thread of its own: the caller may be inside a runtime already.
-        std::thread::scope(|scope| scope.spawn(|| runtime().block_on(bucket.create())).join().expect("a bucket"));
-        Self { bucket, _processes: processes, _directory: directory }
+        Self { bucket, processes, _directory: directory }
     }
 }
 

@@ -10,6 +10,12 @@ use super::support::process::program;
 pub struct Times(Vec<Duration>);
 
 impl Times {
+    /// Times that were taken elsewhere.
+    pub fn of(mut times: Vec<Duration>) -> Self {
+        times.sort();
+        Self(times)
+    }
+
     fn median(&self) -> Duration {
         self.0[self.0.len() / 2]
     }
@@ -30,10 +36,7 @@ pub fn alternate<const N: usize>(runs: usize, mut commands: [&mut dyn FnMut() ->
             }
         }
     }
-    times.map(|mut times| {
-        times.sort();
-        Times(times)
-    })
+    times.map(Times::of)
 }
 
 fn time(command: &mut Command) -> Duration {

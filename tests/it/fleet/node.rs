@@ -1,0 +1,67 @@
+//! A node that waits for another.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use certfleet::domain::node_plan::Part;
+use certfleet::domain::object_key::Generation;
+use certfleet::domain::plan::Source;
+use certfleet::fleet::agent::NodeSiteReport;
+use certfleet::fleet::delivery::Delivered;
+use certfleet::fleet::node::{Node, NodeServer, Root};
+use certfleet::fleet::node_state::NodeState;
+use certfleet::fleet::report::Outcome;
+use certfleet::fleet::snapshot::Snapshot;
+use certfleet::target::server::{Commands, Programs};
+use certfleet::target::ssl_root::{Files, SslRoot};
+
+use super::assert_done;
+use super::machine::{DAY, Machine, World, site};
+
+fn node(machine: &Machine) -> Node {
+    let site = site(&["ca"]).site;
+    let nothing = Commands { test: None, reload: None, deadline: Duration::from_secs(1) };
+    let server = Arc::new(Programs::new("files", nothing));
+    let servers = vec![NodeServer { server, verify: None, deadline: Duration::from_secs(1), sites: [site.name.clone()].into() }];
+    let ssl = SslRoot::new(machine.directory.path().join("node"), None, 0o600, Files::Separate);
+    Node {
+        name: "ws-2".to_owned(),
+        part: Part::Renew,
+        followed: [].into(),
+        roots: vec![Root { ssl, servers }],
+        sites: vec![site],
+        place: machine.directory.path().to_owned(),
+        delivered: Delivered::in_place(machine.directory.path()),
+        stale_after: DAY,
+        clock_offset_secs: 0,
+    }
+}
+
+async fn run(world: &World, machine: &Machine) -> NodeSiteReport {
+    let snapshot = Snapshot::take(&*world.store).await.expect("a listing");
+    let node = node(machine);
+    let observed = node.observe(&world.seal(), &NodeState::default(), &snapshot);
+    machine.fleet.tend(&node, &observed, &snapshot).await.remove(0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_waits_in_vain_leaves_it_to_its_next_run() {
+    let world = World::new();
+    let (first, second) = (world.machine("ws-1"), world.machine("ws-2"));
+    assert_done(&first.ensure(site(&["ca"])).await, Source::Issued, 1);
+    assert_eq!(run(&world, &second).await.outcome, Outcome::Done);
+    tokio::time::advance(85 * DAY).await;
+    world.ca.gate.forget_permits(1_000);
+    let patient = async {
+        let report = run(&world, &second).await;
+        world.ca.gate.add_permits(1_000);
+        report
+    };
+    let (made, report) = tokio::join!(first.ensure(site(&["ca"])), patient);
+    assert_done(&made, Source::Issued, 2);
+    let installed = |report: &NodeSiteReport| report.places[0].known.as_ref().expect("files").generation;
+    assert_eq!((report.outcome, installed(&report)), (Outcome::Done, Generation(1)), "{report:?}");
+    assert!(report.problem.is_none(), "{report:?}");
+    let report = run(&world, &second).await;
+    assert_eq!((report.outcome, installed(&report)), (Outcome::Done, Generation(2)), "{report:?}");
+}
