@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use certfleet::domain::identifier::Identifier;
-use certfleet::target::served::presented;
+use certfleet::target::served::{Endpoint as _, TlsEndpoint};
 
 use super::measure::{Row, Table, Times};
 use super::support::machine::{Machine, datastore, give_keys};
@@ -36,7 +36,7 @@ pub fn measure(table: &mut Table) {
     let _nginx = start_nginx(&follower, port);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let name: Identifier = SITE.parse().expect("a name");
-    let served = || runtime.block_on(presented(&format!("127.0.0.1:{port}"), &name, PATIENCE)).ok();
+    let served = || runtime.block_on(TlsEndpoint(format!("127.0.0.1:{port}")).presented(&name, PATIENCE)).ok();
     let mut times = Vec::new();
     // All so far: right after a reload, workers that are about to end may still answer with the one before.
     let mut known = BTreeSet::from([until("a server", served)]);

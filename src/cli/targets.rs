@@ -9,6 +9,7 @@ use super::failure::Failure;
 use crate::config::{CommandSetting, Settings, TargetKind, TargetSettings, Wanted};
 use crate::domain::site::Site;
 use crate::fleet::node::{NodeServer, Root};
+use crate::target::served::{Endpoint, TlsEndpoint};
 use crate::target::server::{Commands, Daemon, DeployScript, Manager, Programs, Server};
 use crate::target::ssl_root::{Files, Owner, SslRoot};
 
@@ -56,7 +57,8 @@ fn server(settings: &Settings, target: &TargetSettings, sites: &[Site]) -> Resul
         }
     };
     let theirs = sites.iter().filter(|site| wants(target, site)).map(|site| site.name.clone());
-    Ok(NodeServer { server, verify: target.verify.clone(), deadline: target.deadline, sites: theirs.collect() })
+    let verify = target.verify.clone().map(|address| Arc::new(TlsEndpoint(address)) as Arc<dyn Endpoint>);
+    Ok(NodeServer { server, verify, deadline: target.deadline, sites: theirs.collect() })
 }
 
 fn chosen(setting: &CommandSetting, packaged: Option<Vec<OsString>>) -> Option<Vec<OsString>> {

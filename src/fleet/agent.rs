@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use futures_util::stream::{self, StreamExt as _};
-use tokio::time::Instant;
 
 use super::Fleet;
 use super::bundle_object::{self, Opened};
@@ -26,6 +25,7 @@ use crate::domain::object_key::{Generation, Listed, ObjectKey};
 use crate::domain::plan::{Intent, Source};
 use crate::domain::record::{self, LeaseRecord, LeaseState};
 use crate::domain::site::SiteName;
+use crate::system::clock::Instant;
 use crate::system::error_chain::in_full;
 
 mod report;

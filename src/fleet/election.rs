@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use thiserror::Error;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::lease::HeldLease;
@@ -14,6 +13,7 @@ use crate::domain::lease::{Latest, Patience, Standing, TIME_TO_LIVE, standing};
 use crate::domain::object_key::{Attempt, Generation, ObjectKey};
 use crate::domain::record::{self, Holder, LeaseRecord, LeaseState, PassedOver, RecordError};
 use crate::domain::site::SiteName;
+use crate::system::clock::Instant;
 
 /// How a candidacy went.
 pub enum Candidacy {

@@ -1,7 +1,6 @@
 //! `ensure`: for each site a valid bundle, proven in the datastore and kept in runtimedata.
 
 use futures_util::stream::{self, StreamExt as _};
-use tokio::time::Instant;
 
 use super::Fleet;
 use super::bundle_object::{self, Opened, Origin};
@@ -19,6 +18,7 @@ use crate::domain::plan::{Action, Intent, SitePlan, Source, plan};
 use crate::domain::policy::{self, Due};
 use crate::domain::record::{Holder, PassedOver};
 use crate::domain::site::Site;
+use crate::system::clock::Instant;
 
 /// Sites that are worked on at the same time: most of the time goes into waiting for the store and the CA.
 const SITES_AT_ONCE: usize = 16;

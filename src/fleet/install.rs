@@ -10,7 +10,7 @@ use super::progress::Progress;
 use crate::domain::node_report::Served;
 use crate::system::error_chain::in_full;
 use crate::target::handshake::HandshakeError;
-use crate::target::served::{Seen, await_leaf, presented};
+use crate::target::served::{Seen, await_leaf};
 use crate::target::server::ServerError;
 use crate::target::ssl_root::Contents;
 
@@ -69,8 +69,8 @@ impl Transaction<'_> {
             };
             let down = match &server.verify {
                 None => false,
-                Some(address) => {
-                    let seen = presented(address, item.change.site.name.identifier(), LOOK_DEADLINE).await;
+                Some(endpoint) => {
+                    let seen = endpoint.presented(item.change.site.name.identifier(), LOOK_DEADLINE).await;
                     matches!(seen, Err(HandshakeError::Refused { .. }))
                 }
             };
@@ -87,12 +87,11 @@ impl Transaction<'_> {
         if open().any(|item| !item.is_installed_already() || blind && !item.was_served()) {
             return false;
         }
-        let pairs: Vec<_> = pairs(items, involved).into_iter().filter(|(_, server)| server.verify.is_some()).collect();
-        let looks = pairs.into_iter().map(|(at, server)| {
+        let looks = pairs(items, involved).into_iter().filter_map(|(at, server)| Some((at, server, server.verify.as_deref()?)));
+        let looks = looks.map(|(at, server, endpoint)| {
             let (site, leaf) = (items[at].change.site, items[at].change.opened.bundle.leaf());
             async move {
-                let address = server.verify.as_deref().unwrap_or_default();
-                let seen = presented(address, site.name.identifier(), LOOK_DEADLINE).await.ok();
+                let seen = endpoint.presented(site.name.identifier(), LOOK_DEADLINE).await.ok();
                 (at, server, seen.filter(|seen| *seen == leaf.fingerprint))
             }
         });
@@ -224,10 +223,10 @@ impl Transaction<'_> {
         let waits = pairs_of(items, &up).into_iter().map(|(at, server)| {
             let (name, leaf) = (items[at].change.site.name.identifier(), items[at].change.opened.bundle.leaf());
             async move {
-                match &server.verify {
+                match server.verify.as_deref() {
                     None => (at, server, Ok(None)),
-                    Some(address) => {
-                        let seen = await_leaf(address, name, &leaf.fingerprint, server.deadline).await;
+                    Some(endpoint) => {
+                        let seen = await_leaf(endpoint, name, &leaf.fingerprint, server.deadline).await;
                         (at, server, seen.map(|()| Some(leaf.fingerprint.clone())))
                     }
                 }
@@ -263,7 +262,7 @@ impl Transaction<'_> {
     fn tell_who_is_down(&self, items: &mut [Item<'_>], involved: &[Involved<'_>]) {
         for involved in involved.iter().filter(|involved| involved.down) {
             let name = involved.server.server.name();
-            let address = involved.server.verify.as_deref().map(|address| format!(" at {address}")).unwrap_or_default();
+            let address = involved.server.address().map(|address| format!(" at {address}")).unwrap_or_default();
             let what = format!("{name} does not run, nothing answers{address}: the new files are in place for when it starts");
             if self.servers == Servers::MayBeDown {
                 self.progress.note(&what);
@@ -311,10 +310,10 @@ impl Transaction<'_> {
         let looks = items.iter().enumerate().filter(|(_, item)| back(item)).map(|(at, item)| {
             let (site, known, reloaded) = (item.change.site, &item.change.before.known, &reloaded);
             async move {
-                let confirmed = match (reloaded, &server.verify, known) {
+                let confirmed = match (reloaded, server.verify.as_deref(), known) {
                     (Err(error), ..) => Err(error.clone()),
-                    (Ok(()), Some(address), Some(known)) => {
-                        let seen = await_leaf(address, site.name.identifier(), &known.fingerprint, server.deadline).await;
+                    (Ok(()), Some(endpoint), Some(known)) => {
+                        let seen = await_leaf(endpoint, site.name.identifier(), &known.fingerprint, server.deadline).await;
                         seen.map_err(|error| in_full(&error))
                     }
                     (Ok(()), ..) => Ok(()),
@@ -329,14 +328,14 @@ impl Transaction<'_> {
             if let (Err(error), Some(problem)) = (confirmed, &mut item.outcome.problem) {
                 problem.what = format!("{}; moreover, {} does not serve that either: {error}", problem.what, server.server.name());
             } else if let (Some(_), Some(known)) = (&server.verify, &item.change.before.known) {
-                item.outcome.served.retain(|served| served.target != server.server.name() || served.address != server.verify);
+                item.outcome.served.retain(|served| served.target != server.server.name() || served.address.as_deref() != server.address());
                 item.outcome.served.push(self.served(server, Some(known.fingerprint.clone())));
             }
         }
     }
 
     fn served(&self, server: &NodeServer, fingerprint: Option<String>) -> Served {
-        let address = server.verify.clone();
+        let address = server.address().map(str::to_owned);
         let checked_at = address.as_ref().map(|_| self.now);
         Served { target: server.server.name().to_owned(), address, fingerprint, checked_at }
     }

@@ -5,7 +5,6 @@ use std::sync::{Arc, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
@@ -16,6 +15,7 @@ use crate::domain::object_key::ObjectKey;
 use crate::domain::record::{self, LeaseRecord, LeaseState, OrderRecord, Sealed, Wanted};
 use crate::domain::site::SiteName;
 use crate::issuer::{LeaseEnded, Order};
+use crate::system::clock::{self, Instant};
 use crate::system::error_chain::in_full;
 
 /// A lease that this run created. Dropping it stops the refreshing; the record stays and grows old.
@@ -50,7 +50,7 @@ impl HeldLease {
         let written = Mutex::new(Written { record, at: sent });
         let inner =
             Arc::new(Inner { store, site, key, written, failure: std::sync::Mutex::default(), lost: CancellationToken::new(), interrupt });
-        let refreshing = tokio::spawn(refresh(Arc::clone(&inner)));
+        let refreshing = clock::spawn(refresh(Arc::clone(&inner)));
         Self { inner, refreshing }
     }
 
@@ -138,10 +138,8 @@ impl Inner {
 
 /// Rewrites the record every [`REFRESH_EVERY`], so that the store shows it young, until the lease can no longer be trusted.
 async fn refresh(inner: Arc<Inner>) {
-    let mut ticks = interval_at(Instant::now() + REFRESH_EVERY, REFRESH_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        clock::sleep(REFRESH_EVERY).await;
         let unrefreshed = inner.written.lock().await.at.elapsed();
         if unrefreshed > TRUSTED_FOR {
             inner.lost.cancel();
@@ -181,6 +179,7 @@ impl crate::issuer::Lease for IssuerLease<'_> {
 
     async fn ended(&self) -> LeaseEnded {
         tokio::select! {
+            biased;
             () = self.lease.inner.interrupt.cancelled() => LeaseEnded::Interrupted,
             () = self.lease.inner.lost.cancelled() => LeaseEnded::Lost("it could not be refreshed for a minute".to_owned()),
         }

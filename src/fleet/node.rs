@@ -20,6 +20,7 @@ use crate::domain::pem;
 use crate::domain::policy::{self, Due};
 use crate::domain::site::{Method, Site, SiteName};
 use crate::system::error_chain::in_full;
+use crate::target::served::Endpoint;
 use crate::target::server::Server;
 use crate::target::ssl_root::{Contents, Live, SslRoot};
 
@@ -63,8 +64,8 @@ pub struct Root {
 pub struct NodeServer {
     /// The server.
     pub server: Arc<dyn Server>,
-    /// `host:port` where it serves; `None` where nobody is to look.
-    pub verify: Option<String>,
+    /// Where it serves; `None` where nobody is to look.
+    pub verify: Option<Arc<dyn Endpoint>>,
     /// How long it may take until it serves a new certificate.
     pub deadline: Duration,
     /// The sites it serves.
@@ -107,11 +108,18 @@ pub(super) struct Observer<'a> {
     pub(super) look_again: bool,
 }
 
+impl NodeServer {
+    /// Where it is looked at.
+    pub fn address(&self) -> Option<&str> {
+        self.verify.as_deref().map(Endpoint::address)
+    }
+}
+
 impl Root {
     /// The servers of a site, and where they are looked at: what one of them was seen to do says nothing about another.
     pub fn servers_of(&self, site: &SiteName) -> String {
         let servers = self.servers.iter().filter(|server| server.sites.contains(site));
-        let named = servers.map(|server| format!("{} at {}", server.server.name(), server.verify.as_deref().unwrap_or("no address")));
+        let named = servers.map(|server| format!("{} at {}", server.server.name(), server.address().unwrap_or("no address")));
         named.collect::<Vec<_>>().join(", ")
     }
 

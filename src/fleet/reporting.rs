@@ -96,9 +96,14 @@ fn compose(node: &Node, earlier: Option<&NodeReport>, reports: &[NodeSiteReport]
 /// What a server was seen to serve in this run, else what it was seen to serve before.
 fn served(server: &NodeServer, place: &PlaceReport, earlier: Option<&InstalledSite>) -> Served {
     let name = server.server.name();
-    let of = |list: &[Served]| list.iter().find(|served| served.target == name && served.address == server.verify).cloned();
+    let of = |list: &[Served]| list.iter().find(|served| served.target == name && served.address.as_deref() == server.address()).cloned();
     let seen = of(&place.served).or_else(|| earlier.and_then(|earlier| of(&earlier.servers)));
-    seen.unwrap_or_else(|| Served { target: name.to_owned(), address: server.verify.clone(), fingerprint: None, checked_at: None })
+    seen.unwrap_or_else(|| Served {
+        target: name.to_owned(),
+        address: server.address().map(str::to_owned),
+        fingerprint: None,
+        checked_at: None,
+    })
 }
 
 fn since(problem: &Problem, earlier: Option<&InstalledSite>, now: DateTime<Utc>) -> NodeProblem {

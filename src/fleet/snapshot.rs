@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::time::Instant;
 
 use crate::datastore::{Datastore, DatastoreError, Listing};
 use crate::domain::object_key::{Attempt, Generation, Listed, ObjectKey};
 use crate::domain::site::SiteName;
+use crate::system::clock::Instant;
 
 /// What a listing showed. Copies are cheap: each of a thousand sites is worked on with one.
 #[derive(Clone, Debug)]

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Fleet;
 use crate::datastore::DatastoreError;
 use crate::domain::object_key::{Generation, ObjectKey};
 use crate::domain::site::SiteName;
+use crate::system::clock::{self, Instant};
 
 /// How long to wait before asking whether the other is done: soon at first, then less often. A waiting machine costs a request each
 /// time, and serves the new certificate two seconds after its publication on average.
@@ -70,8 +70,9 @@ impl Waits {
         let until = (now + self.next).min(self.deadline);
         self.next = (self.next * 2).min(LONGEST_WAIT);
         tokio::select! {
-            () = tokio::time::sleep_until(until) => {}
+            biased;
             () = interrupt.cancelled() => {}
+            () = clock::sleep_until(until) => {}
         }
         true
     }

@@ -9,6 +9,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::files::{self, FileError};
+use super::steps;
 
 /// Puts the directory `staged` in the place of `target` by one rename, and what was there, if anything, at `previous`, in place of
 /// what an earlier switch had put there. Entries of the old directory that are not named in `owned` move along into the new one.
@@ -21,6 +22,7 @@ pub fn switch(staged: &Path, target: &Path, previous: &Path, owned: &[&str]) -> 
         let path = path.to_owned();
         move |source| FileError { operation, path, source }
     };
+    steps::before("put in place", target).map_err(failed("put in place", target))?;
     match renameat_with(CWD, staged, CWD, target, RenameFlags::NOREPLACE) {
         Ok(()) => return sync_parent(target),
         Err(Errno::INVAL) if !target.exists() => {
@@ -32,8 +34,11 @@ pub fn switch(staged: &Path, target: &Path, previous: &Path, owned: &[&str]) -> 
     }
     carry_along(target, staged, owned)?;
     remove(previous)?;
+    steps::before("exchange", target).map_err(failed("put in place", target))?;
     match renameat_with(CWD, staged, CWD, target, RenameFlags::EXCHANGE) {
-        Ok(()) => fs::rename(staged, previous).map_err(failed("keep as the previous one", previous))?,
+        Ok(()) => steps::before("keep", previous)
+            .and_then(|()| fs::rename(staged, previous))
+            .map_err(failed("keep as the previous one", previous))?,
         Err(Errno::INVAL) => {
             fs::rename(target, previous).map_err(failed("keep as the previous one", previous))?;
             fs::rename(staged, target).map_err(failed("put in place", target))?;
@@ -45,9 +50,29 @@ pub fn switch(staged: &Path, target: &Path, previous: &Path, owned: &[&str]) -> 
     sync_parent(previous)
 }
 
+/// Has two things change places: one moment each has its own name, the next the other's.
+pub fn exchange(one: &Path, other: &Path) -> Result<(), FileError> {
+    let failed = |operation, path: &Path| {
+        let path = path.to_owned();
+        move |source| FileError { operation, path, source }
+    };
+    steps::before("exchange", other).map_err(failed("exchange", other))?;
+    match renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(()),
+        // Some network file systems do not know that flag (rename(2)): then there is a moment with nothing at `other`.
+        Err(Errno::INVAL) => {
+            let beside = one.with_file_name(files::temporary_name());
+            fs::rename(one, &beside).map_err(failed("move aside", one))?;
+            fs::rename(other, one).map_err(failed("move aside", other))?;
+            fs::rename(&beside, other).map_err(failed("put in place", other))
+        }
+        Err(error) => Err(failed("exchange", other)(error.into())),
+    }
+}
+
 /// Removes a directory and all in it; one that is not there is no matter.
 pub fn remove(path: &Path) -> Result<(), FileError> {
-    match fs::remove_dir_all(path) {
+    match steps::before("remove", path).and_then(|()| fs::remove_dir_all(path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(FileError { operation: "remove", path: path.to_owned(), source: error })
         }
@@ -57,7 +82,7 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
 
 /// Removes a file; one that is not there is no matter.
 pub fn remove_file(path: &Path) -> Result<(), FileError> {
-    match fs::remove_file(path) {
+    match steps::before("remove", path).and_then(|()| fs::remove_file(path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(FileError { operation: "remove", path: path.to_owned(), source: error })
         }

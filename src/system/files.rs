@@ -17,7 +17,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::owner::Owner;
-use super::random;
+use super::{random, steps};
 
 /// The mode of files that hold secrets.
 pub const SECRET_FILE: u32 = 0o600;
@@ -90,6 +90,7 @@ pub fn read_text(path: &Path) -> Result<Zeroizing<String>, FileError> {
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     let failed = |source| FileError { operation: "replace", path: path.to_owned(), source };
     let (directory, file) = written_beside(path, bytes, mode).map_err(failed)?;
+    steps::before("replace", path).map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
     sync(directory).map_err(failed)
 }
@@ -97,6 +98,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
 /// Writes a file that is not there yet, into a directory that nobody reads yet: whoever puts that directory in place syncs it.
 pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     let failed = |source| FileError { operation: "write", path: path.to_owned(), source };
+    steps::before("write", path).map_err(failed)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(failed)?;
     // The mode given at creation is cut by the umask.
     file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
@@ -107,6 +109,7 @@ pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> 
 /// in between.
 pub fn write_new_owned(path: &Path, bytes: &[u8], mode: u32, owner: Owner) -> Result<(), FileError> {
     let failed = |source| FileError { operation: "write", path: path.to_owned(), source };
+    steps::before("write", path).map_err(failed)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(SECRET_FILE).open(path).map_err(failed)?;
     let given = owner.take(&file).map_err(|source| FileError { operation: "give away", path: path.to_owned(), source });
     given?;
@@ -117,6 +120,7 @@ pub fn write_new_owned(path: &Path, bytes: &[u8], mode: u32, owner: Owner) -> Re
 /// Whether there is room for a file of that length: space is allotted to a file without a name, and given back.
 pub fn make_room(directory: &Path, bytes: u64) -> Result<(), FileError> {
     let failed = |source| FileError { operation: "make room in", path: directory.to_owned(), source };
+    steps::before("make room", directory).map_err(failed)?;
     let mut file = tempfile::tempfile_in(directory).map_err(failed)?;
     match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
         // Some file systems allot only what is written.
@@ -137,6 +141,7 @@ pub fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<Creation, FileErro
         return Ok(Creation::Exists);
     }
     let (directory, file) = written_beside(path, bytes, mode).map_err(failed)?;
+    steps::before("create", path).map_err(failed)?;
     match file.persist_noclobber(path) {
         Ok(_) => {}
         Err(error) if error.error.kind() == ErrorKind::AlreadyExists => return Ok(Creation::Exists),
@@ -149,6 +154,10 @@ pub fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<Creation, FileErro
 /// Makes a directory, and those above it that are missing, all with `mode`. Directories that are there keep theirs.
 pub fn create_dir_all(path: &Path, mode: u32) -> Result<(), FileError> {
     let failed = |source| FileError { operation: "make the directory", path: path.to_owned(), source };
+    if path.is_dir() {
+        return Ok(());
+    }
+    steps::before("make the directory", path).map_err(failed)?;
     match DirBuilder::new().mode(mode).create(path) {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => return Ok(()),
@@ -193,6 +202,7 @@ pub fn sync(directory: &Path) -> io::Result<()> {
 /// A complete and synced file in the directory of `path`, under a hidden name that goes away when it is not moved.
 fn written_beside<'a>(path: &'a Path, bytes: &[u8], mode: u32) -> io::Result<(&'a Path, NamedTempFile)> {
     let directory = directory_of(path);
+    steps::before("write", path)?;
     let created = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).permissions(Permissions::from_mode(SECRET_FILE)).tempfile_in(directory);
     // The library's own error names the hidden file, which nobody has heard of.
     let mut file = created.map_err(|error| io::Error::from(error.kind()))?;

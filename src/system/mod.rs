@@ -1,5 +1,6 @@
 //! Small things shared by everything that touches the machine.
 
+pub mod clock;
 pub mod command;
 pub mod directories;
 pub mod error_chain;
@@ -9,4 +10,5 @@ pub mod owner;
 pub mod provider;
 pub mod random;
 pub mod ssh;
+pub mod steps;
 pub mod text;

@@ -1,14 +1,16 @@
 //! The proof that a certificate is served: it was on the wire.
 
+use std::fmt;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use aws_lc_rs::digest;
 use thiserror::Error;
-use tokio::time::Instant;
 
 use super::handshake::{HandshakeError, presented_chain};
 use crate::domain::certificate::hex;
 use crate::domain::identifier::Identifier;
+use crate::system::clock::{self, Instant};
 
 /// How long after a look the next one comes: soon, because most servers need a few milliseconds; then twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -22,6 +24,34 @@ const SETTLED_AFTER: Duration = Duration::from_millis(150);
 
 /// One look may take as long: a server that does not answer one handshake, as in the middle of a restart, may answer the next.
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
+
+/// An address at which a server is looked at.
+#[async_trait]
+pub trait Endpoint: fmt::Debug + Send + Sync {
+    /// What people call it: `host:port`.
+    fn address(&self) -> &str;
+
+    /// The SHA-256 fingerprint, hexadecimal, of the leaf that is presented there for `name` at this moment.
+    async fn presented(&self, name: &Identifier, deadline: Duration) -> Result<String, HandshakeError>;
+}
+
+/// `host:port` on the network, where TLS is spoken.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TlsEndpoint(pub String);
+
+#[async_trait]
+impl Endpoint for TlsEndpoint {
+    fn address(&self) -> &str {
+        &self.0
+    }
+
+    async fn presented(&self, name: &Identifier, deadline: Duration) -> Result<String, HandshakeError> {
+        let chain = presented_chain(&self.0, name, deadline).await?;
+        // Where nothing at all is presented, there is no handshake either.
+        let leaf = chain.first().map_or(&[][..], Vec::as_slice);
+        Ok(hex(digest::digest(&digest::SHA256, leaf).as_ref()))
+    }
+}
 
 /// The deadline has passed, and a certificate is still not served.
 #[derive(Debug, Error)]
@@ -64,21 +94,21 @@ impl NotServed {
     }
 }
 
-/// Waits until the server at `address` (`host:port`) presents, for `name`, the leaf with this SHA-256 fingerprint (hexadecimal).
+/// Waits until the server at `endpoint` presents, for `name`, the leaf with this SHA-256 fingerprint (hexadecimal).
 ///
 /// It must be seen twice, a moment apart: some servers answer with either leaf for a moment.
-pub async fn await_leaf(address: &str, name: &Identifier, fingerprint: &str, deadline: Duration) -> Result<(), NotServed> {
+pub async fn await_leaf(endpoint: &dyn Endpoint, name: &Identifier, fingerprint: &str, deadline: Duration) -> Result<(), NotServed> {
     let end = Instant::now() + deadline;
     let mut pause = FIRST_PAUSE;
     let mut seen_once = false;
     loop {
         // The second look is not cut short by the deadline.
         let left = if seen_once { LONGEST_LOOK } else { end.saturating_duration_since(Instant::now()).min(LONGEST_LOOK) };
-        let seen = match presented(address, name, left).await {
+        let seen = match endpoint.presented(name, left).await {
             Ok(found) if found == fingerprint && seen_once => return Ok(()),
             Ok(found) if found == fingerprint => {
                 seen_once = true;
-                tokio::time::sleep(SETTLED_AFTER).await;
+                clock::sleep(SETTLED_AFTER).await;
                 continue;
             }
             Ok(found) => Seen::Other(found),
@@ -86,18 +116,10 @@ pub async fn await_leaf(address: &str, name: &Identifier, fingerprint: &str, dea
         };
         seen_once = false;
         if Instant::now() + pause >= end {
-            let (address, wanted) = (address.to_owned(), fingerprint.to_owned());
+            let (address, wanted) = (endpoint.address().to_owned(), fingerprint.to_owned());
             return Err(NotServed { address, name: name.clone(), wanted, deadline, seen });
         }
-        tokio::time::sleep(pause).await;
+        clock::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-}
-
-/// The SHA-256 fingerprint, hexadecimal, of the leaf that the server at `address` presents for `name`.
-pub async fn presented(address: &str, name: &Identifier, deadline: Duration) -> Result<String, HandshakeError> {
-    let chain = presented_chain(address, name, deadline).await?;
-    // Where nothing at all is presented, there is no handshake either.
-    let leaf = chain.first().map_or(&[][..], Vec::as_slice);
-    Ok(hex(digest::digest(&digest::SHA256, leaf).as_ref()))
 }

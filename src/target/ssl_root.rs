@@ -21,14 +21,12 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-use rustix::io::Errno;
-
 use crate::domain::bundle::Bundle;
 use crate::domain::object_key::Generation;
 use crate::domain::site::SiteName;
 use crate::system::directories;
 use crate::system::files::{self, FileError};
+use crate::system::steps;
 use crate::system::text::printable;
 
 mod error;
@@ -256,7 +254,7 @@ impl SslRoot {
                 sync(&live)
             }
             Before::Adopted(kept) => {
-                exchange(&kept, &live)?;
+                directories::exchange(&kept, &live)?;
                 directories::remove_file(&kept)?; // By now it is our link.
                 sync(&kept)?;
                 sync(&live)
@@ -283,7 +281,8 @@ impl SslRoot {
             } else if outdated && entry.path().join(OBJECT).is_file() {
                 // Under its own name it is there as a whole, or not at all.
                 let going = archive.join(files::temporary_name());
-                fs::rename(entry.path(), &going).map_err(failed("remove", &entry.path()))?;
+                let gone = steps::before("prune", &entry.path()).and_then(|()| fs::rename(entry.path(), &going));
+                gone.map_err(failed("remove", &entry.path()))?;
                 directories::remove(&going)?;
             }
         }
@@ -306,8 +305,9 @@ impl SslRoot {
         let archive = self.archive(site);
         self.access.make_directory(&archive)?;
         let new = archive.join(files::temporary_name());
-        symlink(link_text(site, generation), &new).map_err(failed("make the link", &new))?;
-        if let Err(source) = fs::rename(&new, &live) {
+        let made = steps::before("link", &new).and_then(|()| symlink(link_text(site, generation), &new));
+        made.map_err(failed("make the link", &new))?;
+        if let Err(source) = steps::before("switch", &live).and_then(|()| fs::rename(&new, &live)) {
             let _ = fs::remove_file(&new);
             return Err(failed("replace", &live)(source).into());
         }
@@ -318,10 +318,11 @@ impl SslRoot {
     fn adopt(&self, site: &SiteName, generation: Generation) -> Result<PathBuf, SslRootError> {
         let live = self.live_path(site);
         let kept = self.place_to_keep(site)?;
-        symlink(link_text(site, generation), &kept).map_err(failed("make the link", &kept))?;
-        if let Err(error) = exchange(&kept, &live) {
+        let made = steps::before("link", &kept).and_then(|()| symlink(link_text(site, generation), &kept));
+        made.map_err(failed("make the link", &kept))?;
+        if let Err(error) = directories::exchange(&kept, &live) {
             let _ = fs::remove_file(&kept);
-            return Err(error);
+            return Err(error.into());
         }
         sync(&kept)?;
         sync(&live)?;
@@ -360,24 +361,6 @@ fn linked_generation(site: &SiteName, target: &Path) -> Option<Generation> {
 fn plain_number(text: &str) -> Option<Generation> {
     let number: u64 = text.parse().ok()?;
     (number.to_string() == text).then_some(Generation(number))
-}
-
-/// Exchanges our link and a directory in one step. Where the file system cannot, the directory's name is absent for a moment.
-fn exchange(one: &Path, other: &Path) -> Result<(), SslRootError> {
-    match renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
-        Ok(()) => Ok(()),
-        // Some network file systems do not know that flag (rename(2)).
-        Err(Errno::INVAL) => exchange_by_steps(one, other),
-        Err(error) => Err(failed("exchange", other)(error.into()).into()),
-    }
-}
-
-/// Killed in between, what was at `other` lies beside `one`, and the next run finds nothing at `other`.
-fn exchange_by_steps(one: &Path, other: &Path) -> Result<(), SslRootError> {
-    let beside = one.with_file_name(files::temporary_name());
-    fs::rename(one, &beside).map_err(failed("move aside", one))?;
-    fs::rename(other, one).map_err(failed("move aside", other))?;
-    Ok(fs::rename(&beside, other).map_err(failed("put in place", other))?)
 }
 
 /// A file or a link in the place of a directory of ours is somebody's.

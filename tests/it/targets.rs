@@ -14,7 +14,7 @@ use certfleet::domain::pem;
 use certfleet::domain::site::SiteName;
 use certfleet::system::error_chain::in_full;
 use certfleet::target::handshake::HandshakeError;
-use certfleet::target::served::{Seen, await_leaf, presented};
+use certfleet::target::served::{Endpoint as _, Seen, TlsEndpoint, await_leaf};
 use certfleet::target::server::{Commands, Daemon, DeployScript, Deployed, Manager, Programs, Server, ServerError};
 use certfleet::target::ssl_root::{Contents, Files, Owner, SslRoot};
 
@@ -74,7 +74,7 @@ impl Node {
 }
 
 async fn expect_leaf(server: &Webserver, fingerprint: &str) {
-    let seen = await_leaf(&server.address.to_string(), &name(), fingerprint, PATIENCE).await;
+    let seen = await_leaf(&TlsEndpoint(server.address.to_string()), &name(), fingerprint, PATIENCE).await;
     seen.unwrap_or_else(|error| panic!("{}\n{}", in_full(&error), server.log()));
 }
 
@@ -186,20 +186,21 @@ async fn a_server_that_goes_on_with_the_old_leaf_is_found_out() {
     let _ = node.root.switch(&site(), TWO).expect("switched");
     let programs = Programs::new("nginx", Commands { reload: None, ..server.commands(PATIENCE) });
     told(programs.reload(&node.deployed()).await, &server);
-    let address = server.address.to_string();
+    let endpoint = TlsEndpoint(server.address.to_string());
     let deadline = Duration::from_secs(1);
-    let error = await_leaf(&address, &name(), node.leaf(TWO), deadline).await.expect_err("the old leaf");
+    let error = await_leaf(&endpoint, &name(), node.leaf(TWO), deadline).await.expect_err("the old leaf");
     assert!(matches!(&error.seen, Seen::Other(leaf) if leaf == node.leaf(ONE)), "{error:?}");
     let said = format!(
-        "{address} does not serve the certificate {} of {SITE} within 1s: it serves another one, {}",
+        "{} does not serve the certificate {} of {SITE} within 1s: it serves another one, {}",
+        endpoint.address(),
         node.leaf(TWO),
         node.leaf(ONE)
     );
     assert_eq!(in_full(&error), said);
-    assert_eq!(presented(&address, &name(), PATIENCE).await.expect("a leaf"), node.leaf(ONE));
+    assert_eq!(endpoint.presented(&name(), PATIENCE).await.expect("a leaf"), node.leaf(ONE));
 
     drop(server);
-    let error = await_leaf(&address, &name(), node.leaf(TWO), deadline).await.expect_err("nobody there");
+    let error = await_leaf(&endpoint, &name(), node.leaf(TWO), deadline).await.expect_err("nobody there");
     assert!(matches!(&error.seen, Seen::Nothing(HandshakeError::Refused { .. })), "{error:?}");
     assert_eq!(error.hint(), "is the web server running, and listening on this port?");
 }

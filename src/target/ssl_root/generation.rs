@@ -14,6 +14,7 @@ use super::{Contents, Files, SslRootError, failed};
 use crate::domain::certificate::hex;
 use crate::system::files::{self, FileError};
 use crate::system::owner::Owner;
+use crate::system::steps;
 
 /// The object of the datastore, sealed as it lies there. It lets a node refill an emptied datastore with the same bytes.
 pub(super) const OBJECT: &str = "bundle.json";
@@ -82,7 +83,8 @@ impl Access {
 
     /// Makes the directory `staged` with all files in it, synced. Its last step lets others in.
     pub(super) fn write(self, staged: &Path, contents: &Contents<'_>, files: Files) -> Result<(), FileError> {
-        fs::DirBuilder::new().mode(files::SECRET_DIRECTORY).create(staged).map_err(failed("make the directory", staged))?;
+        let made = steps::before("stage", staged).and_then(|()| fs::DirBuilder::new().mode(files::SECRET_DIRECTORY).create(staged));
+        made.map_err(failed("make the directory", staged))?;
         for Wanted { name, bytes, mode, owner } in self.wanted(contents, files) {
             let path = staged.join(name);
             match owner {
@@ -126,7 +128,8 @@ impl Access {
 
     fn make_directory_at(self, new: &Path, path: &Path) -> Result<(), SslRootError> {
         let refused = failed("make the directory", path);
-        fs::DirBuilder::new().mode(files::SECRET_DIRECTORY).create(new).map_err(&refused)?;
+        let made = steps::before("make the directory", path).and_then(|()| fs::DirBuilder::new().mode(files::SECRET_DIRECTORY).create(new));
+        made.map_err(&refused)?;
         self.open_up(new)?;
         match renameat_with(CWD, new, CWD, path, RenameFlags::NOREPLACE) {
             // Some network file systems do not know that flag (rename(2)). Nothing but an empty directory can be replaced.
