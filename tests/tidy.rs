@@ -31,6 +31,8 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// What a test may wait for by the clock, because nothing tells it of the event.
 const SLEEPERS: &[(&str, &str)] = &[
     ("tests/it/fleet.rs", "the clock is paused: no time passes"),
+    ("tests/it/fleet/best_effort.rs", "the clock is paused: no time passes"),
+    ("tests/it/fleet/careless.rs", "the clock is paused, and slowness is the fault"),
     ("tests/it/support/process.rs", "other programs do not say when they are ready"),
     ("tests/it/support/s3_in_process/front.rs", "slowness is the fault"),
 ];
@@ -44,6 +46,7 @@ const CLOCKS_OF_THE_FLEET: &[(&str, &str)] = &[
     ("src/fleet/lease.rs", "when a refresh left, and when the next is due"),
     ("src/fleet/place.rs", "the age of leftover temporary files"),
     ("src/fleet/snapshot.rs", "how long ago the store told its time"),
+    ("src/fleet/stand.rs", "how long a candidacy has been under way"),
     ("src/fleet/wait.rs", "how long to wait for another machine"),
 ];
 

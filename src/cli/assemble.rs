@@ -299,7 +299,8 @@ impl Run {
         let honoured = manifest.is_none_or(|manifest| manifest.exclusive_create == ExclusiveCreate::Honoured);
         let creates = match settings.datastore.election {
             Election::Exclusive if !honoured => Creates::Refused,
-            Election::Exclusive | Election::Sole => Creates::Exclusive,
+            Election::BestEffort if !honoured => Creates::BestEffort,
+            Election::Exclusive | Election::BestEffort | Election::Sole => Creates::Exclusive,
         };
         let id = place.map(|place| place.id().to_owned()).unwrap_or_default();
         Fleet {

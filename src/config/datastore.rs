@@ -125,6 +125,8 @@ pub enum Seal {
 pub enum Election {
     /// By leases, on a store that is proven to refuse the second of two creates.
     Exclusive,
+    /// By candidacies, on a store that fails that proof: two machines may make the same generation, and the operator accepts that.
+    BestEffort,
     /// The operator vouches that only one machine ever renews, as on a store that fails that proof.
     Sole,
 }
@@ -160,8 +162,8 @@ pub(super) fn read(table: &Table<'_>, around: &Surroundings<'_>) -> Result<Datas
         None => IdentitySource::File(around.runtimedata.join("identity.age")),
     };
     let seal = Choice { what: "seal", words: &[("age", Seal::Age), ("none", Seal::None)], later: &[] };
-    let words = &[("exclusive", Election::Exclusive), ("sole", Election::Sole)];
-    let election = Choice { what: "election", words, later: &["best-effort"] };
+    let words = &[("exclusive", Election::Exclusive), ("best-effort", Election::BestEffort), ("sole", Election::Sole)];
+    let election = Choice { what: "election", words, later: &[] };
     Ok(DatastoreSettings {
         location: location(table, around)?,
         seal: table.choose("seal", &seal, Seal::Age)?,

@@ -5,6 +5,7 @@
 
 pub mod attention;
 pub mod bundle;
+pub mod candidacy;
 pub mod certificate;
 pub mod delivery;
 pub mod description;

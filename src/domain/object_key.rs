@@ -58,6 +58,8 @@ pub enum Listed {
     Bundle(SiteName, Generation),
     /// A lease.
     Lease(SiteName, Generation, Attempt),
+    /// A candidacy for an attempt, by the run of that name.
+    Candidacy(SiteName, Generation, Attempt, String),
     /// The manifest.
     Manifest,
     /// The report of the node of that name.
@@ -84,6 +86,12 @@ impl ObjectKey {
         Self(format!("leases/{}/{:010}-{:04}", site.file_name(), generation.0, attempt.0))
     }
 
+    /// A run's own candidacy for an attempt, where the store cannot decide between two; `run` is hexadecimal. Releases that do not know it
+    /// take it for a stranger's object.
+    pub fn candidacy(site: &SiteName, generation: Generation, attempt: Attempt, run: &str) -> Self {
+        Self(format!("{}-{run}", Self::lease(site, generation, attempt).0))
+    }
+
     /// The sealed account at an issuer, or `None` where the issuer's name could leave the prefix.
     pub fn account(issuer: &str) -> Option<Self> {
         is_plain_segment(issuer).then(|| Self(format!("accounts/{issuer}")))
@@ -104,7 +112,7 @@ impl ObjectKey {
         format!("bundles/{}/", site.file_name())
     }
 
-    /// The prefix of every lease on a generation.
+    /// The prefix of every lease on a generation, and of every candidacy for one.
     pub fn leases_prefix(site: &SiteName, generation: Generation) -> String {
         format!("leases/{}/{:010}-", site.file_name(), generation.0)
     }
@@ -131,13 +139,7 @@ impl ObjectKey {
                 (Ok(site), Some(generation)) => Listed::Bundle(site, Generation(generation)),
                 _ => Listed::Other,
             },
-            (Some("leases"), Some(site), Some(numbers), None) => {
-                let numbers = numbers.split_once('-').map(|(n, a)| (digits(n, 10), digits(a, 4).and_then(|a| u32::try_from(a).ok())));
-                match (SiteName::from_file_name(site), numbers) {
-                    (Ok(site), Some((Some(generation), Some(attempt)))) => Listed::Lease(site, Generation(generation), Attempt(attempt)),
-                    _ => Listed::Other,
-                }
-            }
+            (Some("leases"), Some(site), Some(name), None) => lease(site, name).unwrap_or(Listed::Other),
             _ => Listed::Other,
         }
     }
@@ -154,10 +156,27 @@ fn is_plain_segment(segment: &str) -> bool {
     !segment.is_empty() && !dots && segment.len() <= 255 && segment.chars().all(|c| !c.is_control() && c != '/' && c != '\\')
 }
 
-/// Whether [`ObjectKey::probe`] could have made it: 32 hexadecimal digits and a number.
+/// A lease, or a candidacy for one.
+fn lease(site: &str, name: &str) -> Option<Listed> {
+    let mut parts = name.splitn(3, '-');
+    let site = SiteName::from_file_name(site).ok()?;
+    let generation = Generation(digits(parts.next()?, 10)?);
+    let attempt = Attempt(u32::try_from(digits(parts.next()?, 4)?).ok()?);
+    match parts.next() {
+        None => Some(Listed::Lease(site, generation, attempt)),
+        Some(run) if is_run(run) => Some(Listed::Candidacy(site, generation, attempt, run.to_owned())),
+        Some(_) => None,
+    }
+}
+
+/// Whether it is the name of a run: 32 hexadecimal digits.
+fn is_run(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+/// Whether [`ObjectKey::probe`] could have made it: a run and a number.
 fn is_probe(name: &str) -> bool {
-    let hexadecimal = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    name.split_once('-').is_some_and(|(run, round)| run.len() == 32 && run.bytes().all(hexadecimal) && digits(round, 2).is_some())
+    name.split_once('-').is_some_and(|(run, round)| is_run(run) && digits(round, 2).is_some())
 }
 
 fn digits(text: &str, width: usize) -> Option<u64> {
@@ -193,12 +212,19 @@ mod tests {
             assert_eq!(bundle.listed(), Listed::Bundle(site(name), Generation(42)));
             let lease = ObjectKey::lease(&site(name), Generation(42), Attempt(2));
             assert_eq!(lease.listed(), Listed::Lease(site(name), Generation(42), Attempt(2)));
+            let run = "0a".repeat(16);
+            let candidacy = ObjectKey::candidacy(&site(name), Generation(42), Attempt(2), &run);
+            assert_eq!(candidacy.listed(), Listed::Candidacy(site(name), Generation(42), Attempt(2), run));
+            assert!(candidacy > lease && candidacy.as_str().starts_with(&ObjectKey::leases_prefix(&site(name), Generation(42))));
         }
     }
 
     #[test]
     fn strangers_are_left_alone() {
-        for text in ["bundles/www.example.com/7", "bundles/www.example.com/00000000x7", "bundles//0000000007", "leases/a.example/1", "x"] {
+        for text in ["bundles/www.example.com/7", "bundles/www.example.com/00000000x7", "bundles//0000000007", "leases/a.example/1", "x"]
+            .into_iter()
+            .chain(["leases/a.example/0000000001-0001-backup", "leases/a.example/0000000001-0001-", "leases/a.example/0000000001-"])
+        {
             if let Some(key) = ObjectKey::from_listing(text) {
                 assert_eq!(key.listed(), Listed::Other, "{text}");
             }

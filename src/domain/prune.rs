@@ -85,7 +85,7 @@ pub fn prune(inventory: &Inventory, retention: Retention) -> PrunePlan {
             let goes = later >= retention.keep.max(1) && is_old(at) && !needs.include(&site, generation);
             goes.then_some(Needless::OldGeneration)
         }
-        Listed::Lease(site, generation, _) => {
+        Listed::Lease(site, generation, _) | Listed::Candidacy(site, generation, ..) => {
             let highest = generations.get(&site).and_then(BTreeSet::last);
             highest.is_some_and(|highest| generation <= *highest).then_some(Needless::OldLease)
         }

@@ -14,7 +14,7 @@ use super::install::{Change, PlaceOutcome, Servers, Transaction};
 use super::issue::problem;
 use super::node::{Node, PlaceObserved, Refusal, SiteObserved, known_place, may_replace};
 use super::node_state::KnownPlace;
-use super::publish::{Published, publish};
+use super::publish::Published;
 use super::report::{Outcome, Problem};
 use super::site_error::SiteError;
 use super::snapshot::Snapshot;
@@ -131,7 +131,7 @@ impl Fleet {
     async fn refill(&self, site: &SiteName, held: &Held) -> Result<(), SiteError> {
         self.may_create()?;
         self.progress.step(site, &format!("the datastore has lost generation {}: putting it back", held.generation));
-        match publish(&*self.store, &self.seal, site, held.generation, held.object.clone()).await? {
+        match self.publish(site, held.generation, held.object.clone()).await? {
             Published::Proven(_) => Ok(()),
             Published::Taken => Err(SiteError::OtherContent(ObjectKey::bundle(site, held.generation))),
         }
@@ -223,8 +223,11 @@ impl Fleet {
         Ok(self.again(observed, held.as_ref()))
     }
 
-    /// Whether somebody is at work on a generation: its lease is held, and young.
+    /// Whether somebody is at work on a generation: its lease is held, and young, or candidates are waiting for it.
     async fn somebody_makes(&self, site: &SiteName, generation: Generation, snapshot: &Snapshot) -> Result<bool, SiteError> {
+        if snapshot.is_contested(site, generation) {
+            return Ok(true);
+        }
         let Some((attempt, age)) = snapshot.latest_attempt(site, generation) else { return Ok(false) };
         if age > TIME_TO_LIVE {
             return Ok(false);

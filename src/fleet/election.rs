@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
+use super::Creates;
 use super::lease::HeldLease;
 use super::snapshot::Snapshot;
 use crate::datastore::{Datastore, DatastoreError, Put, PutMode};
@@ -23,6 +24,8 @@ pub enum Candidacy {
     Made,
     /// Somebody else is at work, or was quicker.
     Busy(Holder),
+    /// The run is to end.
+    Interrupted,
     /// It failed lately, and the time to try again has not come.
     Waiting {
         /// Why it failed.
@@ -64,6 +67,8 @@ pub struct Candidate<'a> {
     pub holder: &'a Holder,
     /// Whether recorded retry times bind it.
     pub patience: Patience,
+    /// Whether a create decides between two.
+    pub creates: Creates,
 }
 
 impl Candidate<'_> {
@@ -82,11 +87,14 @@ impl Candidate<'_> {
             }
         };
         let record = self.record(attempt, latest.map(|latest| latest.record));
+        if self.creates == Creates::BestEffort {
+            return self.stand(record, snapshot, interrupt).await;
+        }
         let sent = Instant::now();
         if let Some(winner) = self.create(&record).await? {
             return Ok(Candidacy::Busy(winner));
         }
-        let lease = HeldLease::hold(Arc::clone(self.store), self.site.clone(), record, sent, interrupt.clone());
+        let lease = HeldLease::hold(Arc::clone(self.store), self.site.clone(), record, sent, None, interrupt.clone());
         // The listing is older than the lease: whoever held it before may have published in between.
         if Snapshot::take_site(&**self.store, self.site, self.generation).await?.highest(self.site) >= self.generation {
             // Whether that can be written down changes nothing: the generation is there.
@@ -127,7 +135,7 @@ impl Candidate<'_> {
 
     /// Creates the lease; the winner where that was somebody else. A refusal is not taken at its word: the create that was refused
     /// may be the second sending of one of ours that had arrived. Nor is a missing answer.
-    async fn create(&self, record: &LeaseRecord) -> Result<Option<Holder>, ElectionError> {
+    pub(super) async fn create(&self, record: &LeaseRecord) -> Result<Option<Holder>, ElectionError> {
         let key = ObjectKey::lease(self.site, self.generation, record.attempt);
         let answer = self.store.put(&key, record::write(record).into(), PutMode::Create).await;
         if matches!(answer, Ok(Put::Stored)) {

@@ -6,7 +6,7 @@ use super::Fleet;
 use super::bundle_object::{self, Opened, Origin};
 use super::gather::{Gathered, Held, SiteWanted, supplied_origin};
 use super::issue::{Commission, Issuance, problem};
-use super::publish::{Published, publish};
+use super::publish::Published;
 use super::report::{InPlace, Outcome, PlannedSite, Problem, SiteReport};
 use super::site_error::{MOST_LOOKS, SiteError};
 use super::snapshot::Snapshot;
@@ -159,7 +159,7 @@ impl Fleet {
             (Source::Supplied, _, _, Some(bundle)) => compose(bundle, &supplied_origin())?,
             _ => return Err(SiteError::Unsettled),
         };
-        match publish(&*self.store, &self.seal, name, generation, object).await? {
+        match self.publish(name, generation, object).await? {
             Published::Proven(opened) => Ok(Some(opened)),
             Published::Taken => Ok(None),
         }
@@ -253,7 +253,7 @@ impl Fleet {
 
     pub(super) fn may_create(&self) -> Result<(), SiteError> {
         match self.creates {
-            super::Creates::Exclusive => Ok(()),
+            super::Creates::Exclusive | super::Creates::BestEffort => Ok(()),
             super::Creates::Refused => Err(SiteError::NotExclusive),
         }
     }

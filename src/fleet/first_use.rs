@@ -9,9 +9,10 @@ use super::progress::Progress;
 use super::seal::Seal;
 use super::snapshot::Snapshot;
 use crate::datastore::{Datastore, DatastoreError, Put, PutMode, probe};
+use crate::domain::candidacy::SETTLING;
 use crate::domain::object_key::ObjectKey;
 use crate::domain::record::{self, ExclusiveCreate, Manifest, RecordError};
-use crate::system::{directories, random};
+use crate::system::{clock, directories, random};
 
 /// A datastore that cannot be used, or not with this configuration.
 #[derive(Debug, Error)]
@@ -75,11 +76,9 @@ pub async fn prepare(
         exclusive_create,
         probed_at: snapshot.clock().now(),
     };
-    let put = store.put(&ObjectKey::manifest(), record::write(&manifest).into(), PutMode::Create).await?;
-    if put == Put::Stored {
-        if exclusive_create == ExclusiveCreate::Honoured {
-            progress.note("the datastore is new, and refuses the second of two creates, as it must");
-        }
+    let put = create(store, &manifest).await?;
+    if put == Put::Stored && exclusive_create == ExclusiveCreate::Honoured {
+        progress.note("the datastore is new, and refuses the second of two creates, as it must");
         return Ok((manifest, seal));
     }
     // Another machine was first, or the create that was refused is the second sending of ours.
@@ -91,4 +90,20 @@ pub async fn prepare(
         progress.note(&format!("removed the identity {} again: another machine was first, and the fleet has its identity", path.display()));
     }
     Ok((kept.clone(), identity::seal_of_known(wanted, &kept)?))
+}
+
+/// Creates the manifest. Where the store accepts second creates, a fleet would have two identities if two machines began at the same time:
+/// whoever finds none writes, and waits until what the other has written can be seen. What is read then is what both go by.
+async fn create(store: &dyn Datastore, manifest: &Manifest) -> Result<Put, DatastoreError> {
+    let key = ObjectKey::manifest();
+    let decides = manifest.exclusive_create == ExclusiveCreate::Honoured;
+    // It may have come while creates were raced.
+    if !decides && store.get(&key).await?.is_some() {
+        return Ok(Put::Exists);
+    }
+    let put = store.put(&key, record::write(manifest).into(), PutMode::Create).await?;
+    if !decides {
+        clock::sleep(SETTLING).await;
+    }
+    Ok(put)
 }

@@ -9,7 +9,7 @@ use super::bundle_object::{self, Opened, Origin};
 use super::election::{Candidacy, Candidate};
 use super::gather::{Gathered, SiteWanted};
 use super::lease::HeldLease;
-use super::publish::{Published, publish};
+use super::publish::Published;
 use super::report::Problem;
 use super::site_error::SiteError;
 use super::snapshot::{Snapshot, StoreClock};
@@ -68,10 +68,12 @@ impl Fleet {
         let site = &commission.wanted.site;
         let patience = if commission.wanted.intent == Intent::Force { Patience::Overruled } else { Patience::Obeyed };
         let generation = commission.generation;
-        let candidate = Candidate { store: &self.store, site: &site.name, generation, holder: &self.holder, patience };
+        let (store, creates) = (&self.store, self.creates);
+        let candidate = Candidate { store, site: &site.name, generation, holder: &self.holder, patience, creates };
         match candidate.run(commission.snapshot, &self.interrupt).await? {
             Candidacy::Made => Ok(Issuance::LookAgain),
             Candidacy::Busy(holder) => Ok(Issuance::Busy(holder)),
+            Candidacy::Interrupted => Err(SiteError::Interrupted),
             Candidacy::Waiting { reason, retry_at, passed_over } => {
                 let hint = format!("`certfleet ensure --force {}` tries now", site.name.in_shell());
                 let what = format!("making generation {generation} failed lately: {reason}");
@@ -118,15 +120,13 @@ impl Fleet {
         let object = bundle_object::compose(&self.seal, &site.name, commission.generation, &bundle, &origin, &self.holder)?;
         self.spool.keep(&site.name, &object)?;
         self.progress.step(&site.name, "publishing");
-        let published = publish(&*self.store, &self.seal, &site.name, commission.generation, object).await?;
+        let published = self.publish(&site.name, commission.generation, object).await?;
         // Whether that can be written down changes nothing: the generation is there, and whoever looks finds it.
         drop(lease.end(|record| record.state = LeaseState::Done).await);
         match published {
             Published::Proven(opened) => Ok(Issuance::Proven(opened)),
-            Published::Taken => {
-                self.spool.clear(&site.name)?;
-                Ok(Issuance::LookAgain)
-            }
+            // Ours stays in the spool until what was published instead is proven.
+            Published::Taken => Ok(Issuance::LookAgain),
         }
     }
 

@@ -9,9 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
 use super::seal::Seal;
+use super::snapshot::Snapshot;
 use crate::datastore::{Datastore, DatastoreError, Put, PutMode};
+use crate::domain::candidacy;
 use crate::domain::lease::{REFRESH_EVERY, TRUSTED_FOR};
-use crate::domain::object_key::ObjectKey;
+use crate::domain::object_key::{Listed, ObjectKey};
 use crate::domain::record::{self, LeaseRecord, LeaseState, OrderRecord, Sealed, Wanted};
 use crate::domain::site::SiteName;
 use crate::issuer::{LeaseEnded, Order};
@@ -31,6 +33,8 @@ struct Inner {
     written: Mutex<Written>,
     /// What the store answered when it was needed.
     failure: std::sync::Mutex<Option<DatastoreError>>,
+    /// Where the store accepts second creates: the candidacy that won the lease. It stays, and is looked at again.
+    candidacy: Option<ObjectKey>,
     /// Cancelled when the lease is known to be lost.
     lost: CancellationToken,
     /// Cancelled when the person wants the program to end.
@@ -44,12 +48,20 @@ struct Written {
 }
 
 impl HeldLease {
-    /// Starts to hold `record`, which the store has just accepted; the create was sent at `sent`.
-    pub fn hold(store: Arc<dyn Datastore>, site: SiteName, record: LeaseRecord, sent: Instant, interrupt: CancellationToken) -> Self {
+    /// Starts to hold `record`, which the store has just accepted; the create was sent at `sent`. With a `candidacy` the store may have
+    /// accepted another one, too: then the lease is looked at before each write, and the candidacy before each irreversible step.
+    pub fn hold(
+        store: Arc<dyn Datastore>,
+        site: SiteName,
+        record: LeaseRecord,
+        sent: Instant,
+        candidacy: Option<ObjectKey>,
+        interrupt: CancellationToken,
+    ) -> Self {
         let key = ObjectKey::lease(&site, record.generation, record.attempt);
         let written = Mutex::new(Written { record, at: sent });
-        let inner =
-            Arc::new(Inner { store, site, key, written, failure: std::sync::Mutex::default(), lost: CancellationToken::new(), interrupt });
+        let (failure, lost) = (std::sync::Mutex::default(), CancellationToken::new());
+        let inner = Arc::new(Inner { store, site, key, written, failure, candidacy, lost, interrupt });
         let refreshing = clock::spawn(refresh(Arc::clone(&inner)));
         Self { inner, refreshing }
     }
@@ -72,11 +84,26 @@ impl HeldLease {
         self.inner.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Whether another machine has created a later attempt.
+    /// Whether another machine has created a later attempt, or stood for this one before us.
     pub async fn is_superseded(&self) -> Result<bool, DatastoreError> {
-        let generation = self.inner.written.lock().await.record.generation;
-        let prefix = ObjectKey::leases_prefix(&self.inner.site, generation);
-        Ok(!self.inner.store.list(&prefix, Some(self.inner.key.as_str())).await?.entries.is_empty())
+        let inner = &self.inner;
+        if inner.lost.is_cancelled() {
+            return Ok(true);
+        }
+        let (generation, attempt) = {
+            let written = inner.written.lock().await;
+            (written.record.generation, written.record.attempt)
+        };
+        let prefix = ObjectKey::leases_prefix(&inner.site, generation);
+        let Some(candidacy) = &inner.candidacy else {
+            let later = inner.store.list(&prefix, Some(inner.key.as_str())).await?.entries;
+            return Ok(later.iter().any(|entry| matches!(entry.key.listed(), Listed::Lease(..))));
+        };
+        let look = Snapshot::read(&inner.store.list(&prefix, None).await?);
+        let later = look.latest_attempt(&inner.site, generation).is_some_and(|(latest, _)| latest > attempt);
+        let all = look.candidacies(&inner.site, generation);
+        let own = all.iter().find(|stood| ObjectKey::candidacy(&inner.site, generation, stood.attempt, &stood.run) == *candidacy);
+        Ok(later || own.is_none_or(|own| !candidacy::before(own, all).is_empty()) || inner.is_overwritten().await?)
     }
 
     /// Whether the lease is still ours: refreshed lately, and nobody has created a later attempt.
@@ -114,6 +141,11 @@ impl Inner {
     }
 
     async fn write_over(&self, written: &mut Written, change: impl FnOnce(&mut LeaseRecord)) -> Result<(), DatastoreError> {
+        if self.candidacy.is_some() && self.is_overwritten_by_another_than(&written.record).await? {
+            // It is theirs: nothing of ours has a place in it any more. Whoever asks next is told that it was lost.
+            self.lost.cancel();
+            return Ok(());
+        }
         let mut record = written.record.clone();
         change(&mut record);
         let sent = Instant::now();
@@ -121,6 +153,17 @@ impl Inner {
         debug_assert_eq!(put, Put::Stored, "an overwrite is never refused");
         *written = Written { record, at: sent };
         Ok(())
+    }
+
+    async fn is_overwritten(&self) -> Result<bool, DatastoreError> {
+        let written = self.written.lock().await;
+        self.is_overwritten_by_another_than(&written.record).await
+    }
+
+    /// Whether another run's record lies where ours was written.
+    async fn is_overwritten_by_another_than(&self, own: &LeaseRecord) -> Result<bool, DatastoreError> {
+        let found = self.store.get(&self.key).await?.and_then(|bytes| record::read::<LeaseRecord>(&bytes).ok());
+        Ok(found.is_some_and(|found| found.holder.run != own.holder.run))
     }
 
     /// Keeps an error of the store for whoever ends the run: it says more than that the lease was lost.

@@ -43,6 +43,7 @@ pub mod seal;
 pub mod site_error;
 pub mod snapshot;
 pub mod spool;
+mod stand;
 pub mod status;
 mod wait;
 
@@ -70,11 +71,14 @@ pub struct Fleet {
     pub patience: Duration,
 }
 
-/// Whether generations may be created in a datastore.
+/// Whether generations may be created in a datastore, and what then decides between two.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Creates {
     /// The store refuses second creates, or nobody else creates.
     Exclusive,
+    /// The store accepts second creates, and the operator accepts that two machines may make the same generation: candidates write, wait
+    /// and look, and so do those who publish.
+    BestEffort,
     /// The store accepts second creates: nothing may rest on them.
     Refused,
 }

@@ -1,13 +1,18 @@
 //! Publication: the exclusive create of a generation. It is the fence on which all safety rests, and it is always proven.
+//!
+//! On a store that accepts second creates there is no fence: whoever publishes looks first, writes, waits, and looks again. What lies there
+//! then is the generation, whoever wrote it; it is one object, so its key and its chain belong together whatever happens.
 
 use bytes::Bytes;
 use thiserror::Error;
 
 use super::bundle_object::{self, OpenError, Opened};
-use super::seal::Seal;
-use crate::datastore::{Datastore, DatastoreError, Put, PutMode};
+use super::{Creates, Fleet};
+use crate::datastore::{DatastoreError, Put, PutMode};
+use crate::domain::candidacy::SETTLING;
 use crate::domain::object_key::{Generation, ObjectKey};
 use crate::domain::site::SiteName;
+use crate::system::clock;
 
 /// How a publication went.
 #[derive(Debug)]
@@ -41,25 +46,41 @@ pub enum PublishError {
     },
 }
 
-/// Creates a generation and reads it back. Whatever the create answered, or if it did not answer, what lies there decides.
-pub async fn publish(
-    store: &dyn Datastore,
-    seal: &Seal,
-    site: &SiteName,
-    generation: Generation,
-    object: Bytes,
-) -> Result<Published, PublishError> {
-    let key = ObjectKey::bundle(site, generation);
-    let created = store.put(&key, object.clone(), PutMode::Create).await;
-    let found = store.get(&key).await?;
-    match (created, found) {
-        (_, Some(found)) if found == object => match bundle_object::open(seal, site, generation, &found) {
+impl Fleet {
+    /// Creates a generation and reads it back. Whatever the create answered, or if it did not answer, what lies there decides.
+    pub(super) async fn publish(&self, site: &SiteName, generation: Generation, object: Bytes) -> Result<Published, PublishError> {
+        let key = ObjectKey::bundle(site, generation);
+        let unfenced = self.creates == Creates::BestEffort;
+        if unfenced && let Some(found) = self.store.get(&key).await? {
+            return self.published(site, generation, key, &object, found);
+        }
+        let created = self.store.put(&key, object.clone(), PutMode::Create).await;
+        if unfenced {
+            // Whoever looked before ours was there has written by the time that we look again, and looks after us.
+            clock::sleep(SETTLING).await;
+        }
+        match (created, self.store.get(&key).await?) {
+            (Ok(Put::Stored), Some(found)) if found != object && !unfenced => Err(PublishError::OtherBytes(key)),
+            (_, Some(found)) => self.published(site, generation, key, &object, found),
+            (Ok(Put::Stored | Put::Exists), None) => Err(PublishError::Vanished(key)),
+            (Err(error), None) => Err(error.into()),
+        }
+    }
+
+    fn published(
+        &self,
+        site: &SiteName,
+        generation: Generation,
+        key: ObjectKey,
+        object: &Bytes,
+        found: Bytes,
+    ) -> Result<Published, PublishError> {
+        if found != *object {
+            return Ok(Published::Taken);
+        }
+        match bundle_object::open(&self.seal, site, generation, &found) {
             Ok(opened) => Ok(Published::Proven(Box::new(opened))),
             Err(source) => Err(PublishError::Unusable { key, source }),
-        },
-        (Ok(Put::Stored), Some(_)) => Err(PublishError::OtherBytes(key)),
-        (Ok(Put::Stored | Put::Exists), None) => Err(PublishError::Vanished(key)),
-        (Err(error), None) => Err(error.into()),
-        (Ok(Put::Exists) | Err(_), Some(_)) => Ok(Published::Taken),
+        }
     }
 }

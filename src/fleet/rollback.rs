@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::Fleet;
 use super::bundle_object::{self, OpenError, Opened};
-use super::publish::{Published, publish};
+use super::publish::Published;
 use super::report::{InPlace, Outcome, Problem, SiteReport};
 use super::site_error::SiteError;
 use super::snapshot::Snapshot;
@@ -158,7 +158,7 @@ impl Fleet {
         let generation = highest.next();
         self.progress.step(name, &format!("publishing generation {} again as generation {generation}", earlier.record.generation));
         let object = bundle_object::compose_again(&self.seal, name, generation, &earlier, &self.holder).map_err(SiteError::from)?;
-        let opened = match publish(&*self.store, &self.seal, name, generation, object).await {
+        let opened = match self.publish(name, generation, object).await {
             Ok(Published::Proven(opened)) => opened,
             Ok(Published::Taken) => return Err(RollbackError::Taken { site: name.clone(), generation }),
             Err(error) => return Err(RollbackError::Unproven { site: name.clone(), generation, source: error.into() }),

@@ -14,6 +14,11 @@ use crate::system::files::FileError;
 /// Whoever has looked this often without an end sees a datastore that does not keep its word.
 pub(super) const MOST_LOOKS: usize = 20;
 
+/// Every way out, with what it costs.
+const NOT_EXCLUSIVE: &str = "use a store that honours If-None-Match; or set [datastore] election = \"sole\", if only this one machine ever \
+    renews and no other publishes; or, on every machine, election = \"best-effort\": machines elect who renews, a renewal takes ten seconds \
+    longer, and now and then the CA may be asked for two certificates of which one is discarded";
+
 /// Why nothing could be settled for a site.
 #[derive(Debug, Error)]
 pub enum SiteError {
@@ -86,10 +91,7 @@ impl SiteError {
             }
             Self::File(error) => error.hint(),
             Self::Seal(_) => "check the identity file".to_owned(),
-            Self::NotExclusive => {
-                "use a store that honours If-None-Match; or, if only this one machine ever renews, set [datastore] election = \"sole\""
-                    .to_owned()
-            }
+            Self::NotExclusive => NOT_EXCLUSIVE.to_owned(),
             Self::OtherContent(_) => {
                 "is this the fleet's own datastore? If it is, `certfleet ensure --force` makes the next generation".to_owned()
             }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::datastore::{Datastore, DatastoreError, Listing};
+use crate::domain::candidacy::Stood;
+use crate::domain::lease::TIME_TO_LIVE;
 use crate::domain::object_key::{Attempt, Generation, Listed, ObjectKey};
 use crate::domain::site::SiteName;
 use crate::system::clock::Instant;
@@ -23,6 +25,7 @@ struct Seen {
     manifest: Option<String>,
     highest: BTreeMap<SiteName, (Generation, DateTime<Utc>)>,
     leases: BTreeMap<(SiteName, Generation), (Attempt, DateTime<Utc>)>,
+    candidacies: BTreeMap<(SiteName, Generation), Vec<Stood>>,
     nodes: BTreeMap<String, DateTime<Utc>>,
 }
 
@@ -85,6 +88,10 @@ impl Snapshot {
                         *latest = (attempt, entry.last_modified);
                     }
                 }
+                Listed::Candidacy(site, generation, attempt, run) => {
+                    let stood = Stood { at: entry.last_modified, run, attempt };
+                    seen.candidacies.entry((site, generation)).or_default().push(stood);
+                }
                 Listed::Manifest => seen.manifest = Some(entry.etag.clone()),
                 Listed::Node(node) => {
                     seen.nodes.insert(node, entry.last_modified);
@@ -142,5 +149,17 @@ impl Snapshot {
     pub fn latest_attempt(&self, site: &SiteName, generation: Generation) -> Option<(Attempt, Duration)> {
         let (attempt, last_modified) = self.seen.leases.get(&(site.clone(), generation))?;
         Some((*attempt, (self.clock.then - *last_modified).to_std().unwrap_or_default()))
+    }
+
+    /// The candidacies for a generation, in the order of their keys.
+    pub fn candidacies(&self, site: &SiteName, generation: Generation) -> &[Stood] {
+        self.seen.candidacies.get(&(site.clone(), generation)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether somebody is about to take the lease on a generation: stands for an attempt that nobody has yet.
+    pub fn is_contested(&self, site: &SiteName, generation: Generation) -> bool {
+        let latest = self.latest_attempt(site, generation).map(|(attempt, _)| attempt);
+        let young = |stood: &Stood| (self.clock.then - stood.at).to_std().unwrap_or_default() <= TIME_TO_LIVE;
+        self.candidacies(site, generation).iter().any(|stood| Some(stood.attempt) > latest && young(stood))
     }
 }

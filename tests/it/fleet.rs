@@ -1,5 +1,7 @@
 //! The use cases on a datastore in memory, with time that the test moves. What is issued is real; what is lost, is lost on purpose.
 
+mod best_effort;
+mod careless;
 mod machine;
 mod node;
 

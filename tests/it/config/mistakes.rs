@@ -71,9 +71,9 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "supported: \"script:NAME\", or hooks: present = [\"prog\", \"arg\"]",
     ),
     (
-        "[datastore]\nelection = \"best-effort\"",
-        ":2:12: [datastore] election: \"best-effort\" is not supported by this release",
-        "supported: exclusive, sole",
+        "[datastore]\nelection = \"best-efort\"",
+        ":2:12: [datastore] election: there is no election \"best-efort\"",
+        "did you mean \"best-effort\"?",
     ),
     // Types
     (
