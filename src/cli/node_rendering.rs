@@ -232,6 +232,7 @@ fn step(plan: &NodeSitePlan) -> String {
         Obtain::Nothing => "nothing to fetch".to_owned(),
         Obtain::Nowhere => "there is no certificate for it, and this node makes none".to_owned(),
         Obtain::Take(generation) => format!("take generation {generation}"),
+        Obtain::Compare(generation) => format!("see that generation {generation} is what the datastore has"),
         Obtain::Renew { generation, why } => format!("renew as generation {generation}{}", because(why)),
         Obtain::Await { generation, why } => format!("wait for generation {generation} if somebody is making it ({why})"),
     };
@@ -272,6 +273,7 @@ pub(super) fn plans_json(run: &NodeRun) -> String {
             Obtain::Nothing => ("nothing", None, None),
             Obtain::Nowhere => ("nowhere", None, None),
             Obtain::Take(generation) => ("take", Some(*generation), None),
+            Obtain::Compare(generation) => ("compare", Some(*generation), None),
             Obtain::Renew { generation, why } => ("renew", Some(*generation), why.as_ref().map(Due::rule)),
             Obtain::Await { generation, why } => ("await", Some(*generation), Some(why.rule())),
         };

@@ -63,6 +63,8 @@ pub struct NodeEvidence {
     pub due: Option<Due>,
     /// What this node may do.
     pub part: Part,
+    /// Whether the highest generation is installed, and may lie in the datastore with another content by now.
+    pub compare: bool,
 }
 
 /// What to do for a site on this node.
@@ -85,6 +87,8 @@ pub enum Obtain {
     Nowhere,
     /// This generation, from the datastore, or from another directory of this node. A node that renews does so if it proves to be due.
     Take(Generation),
+    /// Nothing, unless this generation, which is installed, has another content in the datastore: then that.
+    Compare(Generation),
     /// A new one: by this node, if it is elected.
     Renew {
         /// What it becomes.
@@ -167,6 +171,7 @@ fn obtain(evidence: &NodeEvidence, newest: Generation, current: Generation) -> O
         (Some(why), Part::Renew) => Obtain::Renew { generation: current.next(), why: Some(why.clone()) },
         (Some(why), Part::Follow) => Obtain::Await { generation: current.next(), why: why.clone() },
         _ if evidence.places.iter().filter(installable).any(|presence| presence.whole() != Some(current)) => Obtain::Take(current),
+        _ if evidence.compare => Obtain::Compare(current),
         _ => Obtain::Nothing,
     }
 }
@@ -180,7 +185,19 @@ mod tests {
     }
 
     fn planned(highest: u64, places: &[Presence], due: Option<Due>, part: Part) -> NodeSitePlan {
-        plan(&NodeEvidence { highest: Generation(highest), places: places.to_vec(), due, part })
+        plan(&NodeEvidence { highest: Generation(highest), places: places.to_vec(), due, part, compare: false })
+    }
+
+    #[test]
+    fn what_may_have_another_content_is_compared_unless_more_is_to_be_done() {
+        let compared = |highest, due| {
+            let places = vec![whole(4, Serving::Proven)];
+            plan(&NodeEvidence { highest: Generation(highest), places, due, part: Part::Follow, compare: true })
+        };
+        let plan = compared(4, None);
+        assert_eq!((plan.obtain, plan.places), (Obtain::Compare(Generation(4)), vec![PlaceStep::Nothing]));
+        assert_eq!(compared(5, None).obtain, Obtain::Take(Generation(5)));
+        assert_eq!(compared(4, Some(Due::Forced)).obtain, Obtain::Await { generation: Generation(5), why: Due::Forced });
     }
 
     #[test]

@@ -28,8 +28,10 @@ use crate::domain::site::SiteName;
 use crate::system::clock::Instant;
 use crate::system::error_chain::in_full;
 
+mod compare;
 mod report;
 
+use self::compare::{lies_there, note_compared, note_etag};
 pub use self::report::{NodeSiteReport, PlaceReport};
 use self::report::{begin_report, judge, note_interruption};
 
@@ -41,13 +43,17 @@ struct Obtained {
     opened: Option<Box<Opened>>,
     source: Option<Source>,
     refilled: Option<Generation>,
+    /// Whether it was read from the datastore in this run.
+    fetched: bool,
+    /// The ETag under which the datastore lists the very bytes.
+    etag: Option<String>,
     outcome: Outcome,
     problem: Option<Problem>,
 }
 
 impl Obtained {
     fn nothing() -> Self {
-        Self { opened: None, source: None, refilled: None, outcome: Outcome::Done, problem: None }
+        Self { opened: None, source: None, refilled: None, fetched: false, etag: None, outcome: Outcome::Done, problem: None }
     }
 
     fn failed(error: &SiteError) -> Self {
@@ -72,6 +78,7 @@ impl Fleet {
             let obtained: BTreeMap<_, _> = stream::iter(group).map(work).buffer_unordered(SITES_AT_ONCE).collect().await;
             for (index, obtained) in &obtained {
                 note_obtained(&mut reports[*index], obtained);
+                note_compared(&mut reports[*index], obtained);
             }
             if self.interrupt.is_cancelled() {
                 break;
@@ -110,10 +117,12 @@ impl Fleet {
                 let held = held.filter(|held| held.generation == *generation).or_else(|| delivered(node, site, *generation));
                 self.take_or_earlier(observed, *generation, held, snapshot.clock().now()).await
             }
+            Obtain::Compare(generation) => self.compare(node, observed, *generation, held, &snapshot).await,
             Obtain::Await { generation, .. } => self.follow(observed, *generation, held, &snapshot, deadline).await,
         };
         let got = got.unwrap_or_else(|error| Obtained::failed(&error));
-        Obtained { refilled: observed.plan.refill, ..got }
+        let etag = got.etag.clone().or_else(|| self.etag_of(&got, site, &snapshot));
+        Obtained { refilled: observed.plan.refill, etag, ..got }
     }
 
     /// The newest whole bundle that is installed, where it will be needed.
@@ -145,16 +154,20 @@ impl Fleet {
 
     /// The way of `ensure`: what there is, if it is not due, else a new one, by whoever is elected.
     async fn renew(&self, observed: &SiteObserved, held: Option<Held>, snapshot: &Snapshot, deadline: Instant) -> Obtained {
+        let at_hand = held.as_ref().map(|held| held.generation);
         let wanted = SiteWanted { site: observed.site.clone(), intent: Intent::IfDue, supplied: None, held };
         let report = self.ensure_site(&wanted, snapshot, deadline).await;
         let (opened, source) = report.in_place.map(|in_place| (in_place.opened, in_place.source)).unzip();
-        Obtained { opened, source, refilled: None, outcome: report.outcome, problem: report.problem }
+        let fetched = source == Some(Source::Datastore) && opened.as_ref().map(|opened| opened.record.generation) != at_hand;
+        Obtained { opened, source, fetched, outcome: report.outcome, problem: report.problem, ..Obtained::nothing() }
     }
 
     /// A generation that exists.
     async fn take(&self, site: &SiteName, generation: Generation, held: Option<Held>) -> Result<Obtained, SiteError> {
         let key = ObjectKey::bundle(site, generation);
-        let object = if let Some(held) = held.filter(|held| held.generation == generation) {
+        let held = held.filter(|held| held.generation == generation);
+        let fetched = held.is_none();
+        let object = if let Some(held) = held {
             Some(held.object)
         } else {
             self.progress.step(site, &format!("fetching generation {generation}"));
@@ -162,7 +175,7 @@ impl Fleet {
         };
         let Some(object) = object else { return Ok(refused(format!("{key} is listed, but is not there when read"))) };
         Ok(match bundle_object::open(&self.seal, site, generation, &object) {
-            Ok(opened) => Obtained::with(opened, Source::Datastore),
+            Ok(opened) => Obtained { fetched, ..Obtained::with(opened, Source::Datastore) },
             Err(error) => refused(format!("{key} cannot be used: {}", in_full(&error))),
         })
     }
@@ -262,12 +275,15 @@ impl Fleet {
             }
             let Some(opened) = obtained.opened.as_deref() else { continue };
             let before = &site.places[place];
-            if site.plan.places[place] == PlaceStep::Nothing || is_proven(before, opened) {
+            let compared = matches!(site.plan.obtain, Obtain::Compare(_));
+            let there = lies_there(&node.roots[root], site, before, opened);
+            if site.plan.places[place] == PlaceStep::Nothing && !compared || there && is_proven(before) {
                 continue;
             }
             match self.may_install(site, before, opened, now) {
                 Ok(()) => {
-                    changes.push(Change { site: &site.site, before, opened });
+                    let earlier = if there { None } else { self.same_number(&node.roots[root], site, before, opened) };
+                    changes.push(Change { site: &site.site, before, opened, there, earlier });
                     whose.push((at, place));
                 }
                 Err(refusal) => reports[at].places[place].problem = Some(not_installed(&refusal, site, opened)),
@@ -282,6 +298,7 @@ impl Fleet {
         let outcomes = transaction.run(changes).await;
         for (((at, place), outcome), opened) in whose.into_iter().zip(outcomes).zip(opened) {
             self.note_outcome(node, &observed[at], outcome, opened, now, &mut reports[at].places[place]);
+            note_etag(&mut reports[at].places[place], opened, obtained[&at].etag.as_ref());
         }
     }
 
@@ -316,10 +333,13 @@ impl Fleet {
             report.changed = false;
             return;
         }
-        let earlier = report.known.take().map(|known| known.generation);
+        let before = report.known.take();
+        let earlier = before.as_ref().map(|known| known.generation);
+        let same = before.filter(|known| known.generation == generation && known.fingerprint == opened.bundle.leaf().fingerprint);
+        let etag = same.and_then(|known| known.etag);
         let stamp = ssl.stamp(&observed.site.name, generation);
         let proven_by = outcome.proven.then(|| node.roots[report.root].servers_of(&observed.site.name));
-        report.known = stamp.map(|stamp| KnownPlace { proven_by, ..known_place(ssl, &observed.site, opened, stamp, now) });
+        report.known = stamp.map(|stamp| KnownPlace { proven_by, etag, ..known_place(ssl, &observed.site, opened, stamp, now) });
         if outcome.proven {
             let keep: Vec<_> = earlier.into_iter().chain([generation]).collect();
             if let Err(error) = ssl.prune(&observed.site.name, &keep) {
@@ -346,10 +366,9 @@ fn generation(place: &PlaceObserved) -> Generation {
     place.known.as_ref().map(|known| known.generation).unwrap_or_default()
 }
 
-/// Whether a bundle lies there already, and was seen to be served.
-fn is_proven(before: &PlaceObserved, opened: &Opened) -> bool {
-    let wanted = opened.record.generation;
-    matches!(before.presence, Presence::Whole { generation, serving: Serving::Proven, .. } if generation == wanted)
+/// Whether what lies there was seen to be served.
+fn is_proven(before: &PlaceObserved) -> bool {
+    matches!(before.presence, Presence::Whole { serving: Serving::Proven, .. })
 }
 
 fn nowhere(site: &SiteName) -> Obtained {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use futures_util::stream::{self, StreamExt as _};
 
+use super::bundle_object::Opened;
 use super::node::{NodeServer, Root};
 use super::progress::Progress;
 use crate::domain::node_report::Served;
@@ -37,7 +38,7 @@ impl Transaction<'_> {
     /// Carries the changes out. The outcomes come in their order.
     pub(super) async fn run(&self, changes: Vec<Change<'_>>) -> Vec<PlaceOutcome> {
         let mut items: Vec<_> =
-            changes.into_iter().map(|change| Item { change, switched: None, outcome: PlaceOutcome::default() }).collect();
+            changes.into_iter().map(|change| Item { change, switched: None, exchanged: false, outcome: PlaceOutcome::default() }).collect();
         self.stage(&mut items);
         let mut involved = self.involved(&items).await;
         if !self.are_served_already(&mut items, &involved).await {
@@ -51,10 +52,9 @@ impl Transaction<'_> {
     }
 
     fn stage(&self, items: &mut [Item<'_>]) {
-        for item in items.iter_mut().filter(|item| !item.is_installed_already()) {
+        for item in items.iter_mut().filter(|item| !item.is_installed_already() && item.change.earlier.is_none()) {
             let opened = item.change.opened;
-            let contents = Contents { bundle: &opened.bundle, object: &opened.object };
-            if let Err(error) = self.root.ssl.stage(&item.change.site.name, opened.record.generation, &contents) {
+            if let Err(error) = self.root.ssl.stage(&item.change.site.name, opened.record.generation, &contents(opened)) {
                 item.fail(in_full(&error), error.hint());
             }
         }
@@ -134,6 +134,10 @@ impl Transaction<'_> {
                 item.outcome.in_place = true;
                 continue;
             }
+            if item.change.earlier.is_some() {
+                self.exchange(item);
+                continue;
+            }
             let site = &item.change.site.name;
             self.progress.step(site, &format!("installing generation {}", item.change.opened.record.generation));
             match self.root.ssl.switch(site, item.change.opened.record.generation) {
@@ -143,6 +147,16 @@ impl Transaction<'_> {
                 }
                 Err(error) => item.fail(in_full(&error), error.hint()),
             }
+        }
+    }
+
+    /// Puts another content of the same generation into its place, in one step.
+    fn exchange(&self, item: &mut Item<'_>) {
+        let (site, opened) = (&item.change.site.name, item.change.opened);
+        self.progress.step(site, &format!("installing the other content of generation {}", opened.record.generation));
+        match self.root.ssl.stage(site, opened.record.generation, &contents(opened)) {
+            Ok(()) => (item.exchanged, item.outcome.in_place) = (true, true),
+            Err(error) => item.fail(in_full(&error), error.hint()),
         }
     }
 
@@ -284,11 +298,17 @@ impl Transaction<'_> {
     fn go_back(&self, items: &mut [Item<'_>], server: &NodeServer, what: &str, hint: &str) {
         for item in items.iter_mut().filter(|item| item.is_open_for(server)) {
             item.outcome.proven = false;
-            let Some(switched) = item.switched.take().filter(|_| item.can_go_back()) else {
-                item.fail(what.to_owned(), hint);
-                continue;
+            let back = match (&item.change.earlier, item.switched.take()) {
+                (Some(earlier), _) if item.exchanged => {
+                    self.root.ssl.stage(&item.change.site.name, earlier.record.generation, &contents(earlier))
+                }
+                (_, Some(switched)) if item.can_go_back() => self.root.ssl.switch_back(switched),
+                _ => {
+                    item.fail(what.to_owned(), hint);
+                    continue;
+                }
             };
-            match self.root.ssl.switch_back(switched) {
+            match back {
                 Ok(()) => {
                     item.outcome.in_place = false;
                     item.fail(format!("{what}; what was installed before is back in place"), hint);
@@ -339,6 +359,10 @@ impl Transaction<'_> {
         let checked_at = address.as_ref().map(|_| self.now);
         Served { target: server.server.name().to_owned(), address, fingerprint, checked_at }
     }
+}
+
+fn contents(opened: &Opened) -> Contents<'_> {
+    Contents { bundle: &opened.bundle, object: &opened.object }
 }
 
 fn involved_up<'a>(involved: &[Involved<'a>]) -> impl Iterator<Item = &'a NodeServer> {

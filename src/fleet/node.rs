@@ -103,6 +103,7 @@ pub(super) struct Observer<'a> {
     pub(super) node: &'a Node,
     pub(super) seal: &'a Seal,
     pub(super) state: &'a NodeState,
+    pub(super) snapshot: &'a Snapshot,
     pub(super) now: DateTime<Utc>,
     /// Whether what is served is to be looked at although nothing has changed.
     pub(super) look_again: bool,
@@ -138,13 +139,14 @@ impl Node {
 
     /// Looks at every site, and plans. Nothing is read that is known to be as it was.
     pub fn observe(&self, seal: &Seal, state: &NodeState, snapshot: &Snapshot) -> Vec<SiteObserved> {
-        let observer = Observer { node: self, seal, state, now: snapshot.clock().now(), look_again: self.must_report(snapshot) };
-        self.sites.iter().map(|site| observer.site(site, snapshot.highest(&site.name))).collect()
+        let observer = Observer { node: self, seal, state, snapshot, now: snapshot.clock().now(), look_again: self.must_report(snapshot) };
+        self.sites.iter().map(|site| observer.site(site)).collect()
     }
 }
 
 impl Observer<'_> {
-    fn site(&self, site: &Site, highest: Generation) -> SiteObserved {
+    fn site(&self, site: &Site) -> SiteObserved {
+        let highest = self.snapshot.highest(&site.name);
         let roots = self.node.roots.iter().enumerate().filter(|(_, root)| root.wants(&site.name));
         let places: Vec<_> = roots.map(|(index, root)| self.place(index, root, site)).collect();
         let part = match self.node.part {
@@ -153,7 +155,10 @@ impl Observer<'_> {
         };
         let presences = places.iter().map(|place| place.presence.clone()).collect();
         let (due, mismatch) = self.due(site, &places);
-        let evidence = NodeEvidence { highest, places: presences, due, part };
+        let listed = self.snapshot.etag(&site.name);
+        let is_like = |known: &KnownPlace| known.generation != highest || known.etag.as_deref() == listed;
+        let compare = listed.is_some() && !places.iter().filter_map(|place| place.known.as_ref()).all(is_like);
+        let evidence = NodeEvidence { highest, places: presences, due, part, compare };
         SiteObserved { site: site.clone(), part, mismatch, places, plan: node_plan::plan(&evidence) }
     }
 
@@ -205,8 +210,8 @@ impl Observer<'_> {
             return Err("its files are not as they were installed".to_owned());
         }
         let same = remembered.filter(|known| known.fingerprint == opened.bundle.leaf().fingerprint);
-        let proven_by = same.and_then(|known| known.proven_by.clone());
-        Ok(KnownPlace { proven_by, ..known_place(ssl, site, &opened, stamp, self.now) })
+        let (proven_by, etag) = same.map(|known| (known.proven_by.clone(), known.etag.clone())).unwrap_or_default();
+        Ok(KnownPlace { proven_by, etag, ..known_place(ssl, site, &opened, stamp, self.now) })
     }
 
     /// The installed bundle with its record.
@@ -228,6 +233,7 @@ pub(super) fn known_place(ssl: &SslRoot, site: &Site, opened: &Opened, stamp: St
         due_at: policy::due_at(opened.candidate(), site, now).0,
         judged_by: judged_by(site, ssl),
         stamp,
+        etag: None,
         proven_by: None,
     }
 }

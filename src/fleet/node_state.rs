@@ -54,6 +54,9 @@ pub struct KnownPlace {
     pub judged_by: String,
     /// Changes when any of its files does.
     pub stamp: String,
+    /// The ETag of the object in the datastore that it was compared with last; `None` where it was not, yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
     /// The servers that were seen to serve it; `None` where none was, yet.
     pub proven_by: Option<String>,
 }

@@ -23,10 +23,19 @@ pub struct Snapshot {
 #[derive(Clone, Debug, Default)]
 struct Seen {
     manifest: Option<String>,
-    highest: BTreeMap<SiteName, (Generation, DateTime<Utc>)>,
+    highest: BTreeMap<SiteName, Highest>,
     leases: BTreeMap<(SiteName, Generation), (Attempt, DateTime<Utc>)>,
     candidacies: BTreeMap<(SiteName, Generation), Vec<Stood>>,
     nodes: BTreeMap<String, DateTime<Utc>>,
+}
+
+/// The highest generation of a site.
+#[derive(Clone, Debug, Default)]
+struct Highest {
+    generation: Generation,
+    published_at: DateTime<Utc>,
+    /// Empty where it is not known.
+    etag: String,
 }
 
 /// The store's time, carried on by this machine's monotonic clock. Only the store says what time it is.
@@ -56,7 +65,8 @@ impl Snapshot {
 
     /// What is at hand where the datastore cannot be reached: bundles that were brought here, and the time of whoever brought them.
     pub fn without_store(now: DateTime<Utc>, bundles: impl IntoIterator<Item = (SiteName, Generation)>) -> Self {
-        let highest = bundles.into_iter().map(|(site, generation)| (site, (generation, now))).collect();
+        let highest =
+            bundles.into_iter().map(|(site, generation)| (site, Highest { generation, published_at: now, etag: String::new() })).collect();
         Self { clock: StoreClock::showing(now), seen: Arc::new(Seen { highest, ..Seen::default() }) }
     }
 
@@ -80,7 +90,9 @@ impl Snapshot {
             match entry.key.listed() {
                 Listed::Bundle(site, generation) => {
                     let highest = seen.highest.entry(site).or_default();
-                    *highest = (generation, entry.last_modified).max(*highest);
+                    if generation >= highest.generation {
+                        *highest = Highest { generation, published_at: entry.last_modified, etag: entry.etag.clone() };
+                    }
                 }
                 Listed::Lease(site, generation, attempt) => {
                     let latest = seen.leases.entry((site, generation)).or_insert((attempt, entry.last_modified));
@@ -106,7 +118,9 @@ impl Snapshot {
     pub fn with_bundle(&self, site: &SiteName, generation: Generation) -> Self {
         let mut later = self.clone();
         let highest = Arc::make_mut(&mut later.seen).highest.entry(site.clone()).or_default();
-        *highest = (generation, self.clock.now()).max(*highest);
+        if generation >= highest.generation {
+            *highest = Highest { generation, published_at: self.clock.now(), etag: String::new() };
+        }
         later
     }
 
@@ -127,12 +141,17 @@ impl Snapshot {
 
     /// The highest generation of a site; 0 where there is none.
     pub fn highest(&self, site: &SiteName) -> Generation {
-        self.seen.highest.get(site).map(|(generation, _)| *generation).unwrap_or_default()
+        self.seen.highest.get(site).map(|highest| highest.generation).unwrap_or_default()
+    }
+
+    /// The ETag of the highest generation of a site: while it is the same, so is the object. `None` where the store does not tell.
+    pub fn etag(&self, site: &SiteName) -> Option<&str> {
+        self.seen.highest.get(site).map(|highest| highest.etag.as_str()).filter(|etag| !etag.is_empty())
     }
 
     /// When the highest generation of a site was published, by the store's clock.
     pub fn published_at(&self, site: &SiteName) -> Option<DateTime<Utc>> {
-        self.seen.highest.get(site).map(|(_, at)| *at)
+        self.seen.highest.get(site).map(|highest| highest.published_at)
     }
 
     /// The nodes that have reported, and when they last did, by the store's clock.

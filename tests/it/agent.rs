@@ -1,5 +1,6 @@
 //! Nodes: the real binary on webservers of one fleet.
 
+mod contents;
 mod fleet;
 mod frozen;
 mod healing;

@@ -18,6 +18,10 @@ pub(in crate::fleet) struct Change<'a> {
     pub(in crate::fleet) before: &'a PlaceObserved,
     /// What is to be there. Where that generation is there already, it is only to be served.
     pub(in crate::fleet) opened: &'a Opened,
+    /// Whether these very bytes lie there.
+    pub(in crate::fleet) there: bool,
+    /// What lies there under the same number with another content: to be put back where the servers refuse the new one.
+    pub(in crate::fleet) earlier: Option<Opened>,
 }
 
 /// What servers are expected to do.
@@ -50,6 +54,8 @@ pub(in crate::fleet) struct PlaceOutcome {
 pub(super) struct Item<'a> {
     pub(super) change: Change<'a>,
     pub(super) switched: Option<Switched>,
+    /// Whether the content of a generation was exchanged, which is done at once for the files and for what is live.
+    pub(super) exchanged: bool,
     pub(super) outcome: PlaceOutcome,
 }
 
@@ -83,8 +89,7 @@ impl Item<'_> {
     }
 
     pub(super) fn is_installed_already(&self) -> bool {
-        let wanted = self.change.opened.record.generation;
-        matches!(self.change.before.presence, Presence::Whole { generation, .. } if generation == wanted)
+        self.change.there
     }
 
     pub(super) fn was_served(&self) -> bool {

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use certfleet::fleet::identity;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::*;
 use crate::support::bucket::Bucket;
-use crate::support::machine::{datastore, give_keys};
+use crate::support::ca_front::Resource;
+use crate::support::machine::{Ended, datastore, give_keys};
 use crate::support::pebble::PebbleOptions;
 use crate::support::process::free_port;
 use crate::support::s3_in_process::{Fault, Seen};
@@ -227,4 +229,27 @@ async fn first_uses_that_race_end_with_one_manifest() {
     let keys = s3.objects().keys();
     assert_eq!(keys.iter().filter(|key| key.contains("/bundles/")).count(), 1, "{keys:?}");
     assert!(!keys.iter().any(|key| key.contains("/probes/")), "{keys:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_best_effort_such_stores_elect_one_of_many_and_all_end_with_its_certificate() {
+    let pebble = Pebble::start(PebbleOptions::default()).await;
+    let (s3rver, s3s_fs, in_process) = (S3rver::start(), S3sFs::start().await, InProcessS3::start());
+    in_process.fault_always(Fault::IgnoreCondition, |_| true);
+    for bucket in [&s3rver.bucket, &s3s_fs.bucket, &in_process.bucket()] {
+        let front = CaFront::start(&pebble);
+        let machines: Vec<_> = (0..4).map(|_| crash::machine(&pebble, &front, bucket)).collect();
+        identity::create(&machines[0].path("runtimedata/identity.age")).expect("an identity");
+        for machine in &machines {
+            machine.change("certfleet.toml", "[datastore]\n", "[datastore]\nelection = \"best-effort\"\n");
+        }
+        machines[1..].iter().for_each(|machine| machines[0].share_identity(machine));
+        let running: Vec<_> = machines.iter().map(|machine| machine.start(&["ensure", "--json"])).collect();
+        let ended: Vec<_> = running.into_iter().map(|run| run.wait().expect(0)).collect();
+        let leaf = |ended: &Ended| ended.site()["in_place"]["fingerprint_sha256"].clone();
+        assert!(ended.iter().all(|one| leaf(one) == leaf(&ended[0])), "{}", bucket.endpoint);
+        assert_eq!(ended.iter().filter(|one| one.site()["in_place"]["source"] == "issued").count(), 1, "{}", bucket.endpoint);
+        assert_eq!(verdict(bucket).await, json!("broken"), "{}", bucket.endpoint);
+        assert_eq!(front.count(Resource::Finalize), 1, "{}", bucket.endpoint);
+    }
 }
