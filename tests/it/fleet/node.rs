@@ -16,9 +16,10 @@ use certfleet::target::server::{Commands, Programs};
 use certfleet::target::ssl_root::{Files, SslRoot};
 
 use super::assert_done;
+use super::careless::{Lag, careless};
 use super::machine::{DAY, Machine, World, site};
 
-fn node(machine: &Machine) -> Node {
+fn node(machine: &Machine, part: Part) -> Node {
     let site = site(&["ca"]).site;
     let nothing = Commands { test: None, reload: None, deadline: Duration::from_secs(1) };
     let server = Arc::new(Programs::new("files", nothing));
@@ -26,7 +27,7 @@ fn node(machine: &Machine) -> Node {
     let ssl = SslRoot::new(machine.directory.path().join("node"), None, 0o600, Files::Separate);
     Node {
         name: "ws-2".to_owned(),
-        part: Part::Renew,
+        part,
         followed: [].into(),
         roots: vec![Root { ssl, servers }],
         sites: vec![site],
@@ -38,8 +39,12 @@ fn node(machine: &Machine) -> Node {
 }
 
 async fn run(world: &World, machine: &Machine) -> NodeSiteReport {
+    run_as(Part::Renew, world, machine).await
+}
+
+async fn run_as(part: Part, world: &World, machine: &Machine) -> NodeSiteReport {
     let snapshot = Snapshot::take(&*world.store).await.expect("a listing");
-    let node = node(machine);
+    let node = node(machine, part);
     let observed = node.observe(&world.seal(), &NodeState::default(), &snapshot);
     machine.fleet.tend(&node, &observed, &snapshot).await.remove(0)
 }
@@ -64,4 +69,22 @@ async fn a_node_that_waits_in_vain_leaves_it_to_its_next_run() {
     assert!(report.problem.is_none(), "{report:?}");
     let report = run(&world, &second).await;
     assert_eq!((report.outcome, installed(&report)), (Outcome::Done, Generation(2)), "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_waits_for_those_who_stand_for_election() {
+    let world = World::new();
+    let (first, second) = (careless(&world, "ws-1", Lag::default()).0, careless(&world, "ws-2", Lag::default()).0);
+    assert_done(&first.ensure(site(&["ca"])).await, Source::Issued, 1);
+    assert_eq!(run_as(Part::Follow, &world, &second).await.outcome, Outcome::Done);
+    tokio::time::advance(85 * DAY).await;
+    let late = async {
+        // The others have begun, and nobody has the lease yet.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        run_as(Part::Follow, &world, &second).await
+    };
+    let (made, report) = tokio::join!(first.ensure(site(&["ca"])), late);
+    assert_done(&made, Source::Issued, 2);
+    let known = report.places[0].known.as_ref().expect("files");
+    assert_eq!((report.outcome, known.generation), (Outcome::Done, Generation(2)), "{report:?}");
 }
