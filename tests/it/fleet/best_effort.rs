@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use certfleet::datastore::Datastore as _;
+use certfleet::domain::candidacy::SETTLING;
 use certfleet::domain::lease::TIME_TO_LIVE;
 use certfleet::domain::object_key::{Attempt, Generation, Listed, ObjectKey};
 use certfleet::domain::plan::Source;
@@ -126,22 +127,70 @@ async fn two_who_were_not_shown_each_other_in_time_notice_before_they_finalize()
 
 #[tokio::test(start_paused = true)]
 async fn a_holder_whose_lease_was_written_over_stops_and_leaves_it_alone() {
+    // It finds out before it finalizes, or when it would refresh.
+    for refreshes in [false, true] {
+        let world = World::new();
+        let (machine, _) = careless(&world, "ws-1", NO_LAG);
+        world.ca.gate.forget_permits(1_000);
+        let rival = async {
+            world.ca.arrived.acquire().await.expect("never closed").forget();
+            world.overwrite(&lease_key(1, 1), record::write(&held_by("ws-3", 1))).await;
+            if refreshes {
+                tokio::time::sleep(Duration::from_secs(30)).await;
+            }
+            world.ca.gate.add_permits(1_000);
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            (world.ca.issued(), lease(&world, 1, 1).await.holder.node)
+        };
+        let (report, (issued, node)) = tokio::join!(machine.ensure(site(&["ca"])), rival);
+        assert_eq!((issued, node.as_str()), (0, "ws-3"));
+        // The rival is dead, and its time passes.
+        assert_done(&report, Source::Issued, 1);
+        assert_eq!((world.ca.issued(), lease(&world, 1, 2).await.state), (1, LeaseState::Done));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_appears_while_a_candidate_waits_is_not_written_over() {
     let world = World::new();
     let (machine, _) = careless(&world, "ws-1", NO_LAG);
-    world.ca.gate.forget_permits(1_000);
     let rival = async {
-        world.ca.arrived.acquire().await.expect("never closed").forget();
+        while candidacies(&world).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // A machine that needs no candidacy, because it says that it alone renews.
         world.overwrite(&lease_key(1, 1), record::write(&held_by("ws-3", 1))).await;
-        world.ca.gate.add_permits(1_000);
-        // Longer than from one refresh to the next.
-        tokio::time::sleep(Duration::from_secs(30)).await;
-        (world.ca.issued(), lease(&world, 1, 1).await.holder.node)
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        (world.ca.asked(), lease(&world, 1, 1).await.holder.node)
     };
-    let (report, (issued, node)) = tokio::join!(machine.ensure(site(&["ca"])), rival);
-    assert_eq!((issued, node.as_str()), (0, "ws-3"));
-    // The rival is dead, and its time passes.
+    let (report, (asked, node)) = tokio::join!(machine.ensure(site(&["ca"])), rival);
+    assert_eq!((asked, node.as_str()), (0, "ws-3"));
     assert_done(&report, Source::Issued, 1);
-    assert_eq!((world.ca.issued(), lease(&world, 1, 2).await.state), (1, LeaseState::Done));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_candidacy_that_arrives_after_the_election_disturbs_nobody_whatever_its_name() {
+    for lease_takes in [0, 10] {
+        let world = World::new();
+        let (first, store) = careless(&world, "ws-1", NO_LAG);
+        let (mut late, slow) = careless(&world, "ws-2", NO_LAG);
+        late.fleet.holder.run = "0".repeat(32);
+        slow.slow_down("leases/", SETTLING + Duration::from_secs(2));
+        world.ca.gate.forget_permits(1_000);
+        let challenges = async {
+            while candidacies(&world).await.is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            store.slow_down("leases/", Duration::from_secs(lease_takes));
+            // The one that comes late is there, and has not looked yet.
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            world.ca.gate.add_permits(1_000);
+        };
+        let (report, late, ()) = tokio::join!(first.ensure(site(&["ca"])), late.ensure(site(&["ca"])), challenges);
+        assert_done(&report, Source::Issued, 1);
+        assert_done(&late, Source::Datastore, 1);
+        assert_eq!((world.ca.asked(), world.ca.issued()), (1, 1), "{lease_takes} s");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,7 +247,7 @@ async fn a_failure_binds_the_fleet_here_too() {
 
 #[tokio::test(start_paused = true)]
 async fn two_who_publish_at_once_end_with_one_bundle() {
-    for slow in [0, 2, 4] {
+    for slow in [1, 2, 4] {
         let world = World::new();
         let (first, _) = careless(&world, "build-1", NO_LAG);
         let (second, store) = careless(&world, "build-2", NO_LAG);
@@ -208,7 +257,7 @@ async fn two_who_publish_at_once_end_with_one_bundle() {
         }
         // It looked before the other had written, and its own arrives later.
         store.slow_down("bundles/", Duration::from_secs(slow));
-        let (one, other) = tokio::join!(first.ensure(site(&["ca"])), second.ensure(site(&["ca"])));
+        let (other, one) = tokio::join!(second.ensure(site(&["ca"])), first.ensure(site(&["ca"])));
         let lies_there = stored(&world, 1).await;
         assert_eq!([fingerprint(&one), fingerprint(&other)], [lies_there.clone(), lies_there.clone()], "{slow} s");
         for machine in [&first, &second] {
@@ -270,6 +319,8 @@ async fn two_who_use_a_store_first_have_one_identity() {
     let world = World::new();
     let directories = [tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory")];
     let stores = ["build-1", "build-2"].map(|node| careless(&world, node, NO_LAG));
+    // It has looked before the other writes, and its own arrives later.
+    stores[0].1.slow_down("certfleet.json", Duration::from_secs(2));
     let snapshot = Snapshot::take(&*world.store).await.expect("a listing");
     let use_first = async |at: usize, after: Duration| {
         tokio::time::sleep(after).await;
