@@ -186,7 +186,8 @@ async fn a_candidacy_that_arrives_after_the_election_disturbs_nobody_whatever_it
             tokio::time::sleep(Duration::from_secs(9)).await;
             world.ca.gate.add_permits(1_000);
         };
-        let (report, late, ()) = tokio::join!(first.ensure(site(&["ca"])), late.ensure(site(&["ca"])), challenges);
+        // It looks before anybody stands.
+        let (late, report, ()) = tokio::join!(late.ensure(site(&["ca"])), first.ensure(site(&["ca"])), challenges);
         assert_done(&report, Source::Issued, 1);
         assert_done(&late, Source::Datastore, 1);
         assert_eq!((world.ca.asked(), world.ca.issued()), (1, 1), "{lease_takes} s");
