@@ -227,10 +227,17 @@ mod tests {
             ("bundles/a.example/0000000002", 0),
             ("leases/a.example/0000000001-0001", 0),
             ("leases/a.example/0000000002-0003", 0),
+            ("leases/a.example/0000000002-0003-000102030405060708090a0b0c0d0e0f", 0),
             ("leases/a.example/0000000003-0001", -300),
+            ("leases/a.example/0000000003-0001-000102030405060708090a0b0c0d0e0f", -300),
             ("leases/b.example/0000000001-0001", -300),
         ];
-        assert_eq!(plan(3, &objects, vec![]), ["leases/a.example/0000000001-0001 old-lease", "leases/a.example/0000000002-0003 old-lease"]);
+        let goes = [
+            "leases/a.example/0000000001-0001 old-lease",
+            "leases/a.example/0000000002-0003 old-lease",
+            "leases/a.example/0000000002-0003-000102030405060708090a0b0c0d0e0f old-lease",
+        ];
+        assert_eq!(plan(3, &objects, vec![]), goes);
     }
 
     #[test]

@@ -55,7 +55,8 @@ impl Candidate<'_> {
             return Ok(outcome);
         }
         // Others count on a candidate that is slower than this having given up.
-        if stood.elapsed() > TRUSTED_FOR {
+        let is_late = || stood.elapsed() > TRUSTED_FOR;
+        if is_late() {
             return Ok(Candidacy::Busy(self.holder.clone()));
         }
         let sent = Instant::now();
@@ -68,7 +69,7 @@ impl Candidate<'_> {
             drop(lease.end(|record| record.state = LeaseState::Done).await);
             return Ok(Candidacy::Made);
         }
-        if lease.is_superseded().await? {
+        if is_late() || lease.is_superseded().await? {
             return Ok(Candidacy::Busy(self.holder.clone()));
         }
         Ok(Candidacy::Won(lease))

@@ -61,7 +61,7 @@ impl Fleet {
     /// between the two, and is compared by the next run.
     pub(super) fn etag_of(&self, obtained: &Obtained, site: &SiteName, snapshot: &Snapshot) -> Option<String> {
         let generation = obtained.opened.as_ref()?.record.generation;
-        let certain = obtained.fetched && self.creates != Creates::BestEffort && snapshot.highest(site) == generation;
+        let certain = obtained.fetched && self.creates == Creates::Exclusive && snapshot.highest(site) == generation;
         snapshot.etag(site).filter(|_| certain).map(str::to_owned)
     }
 

@@ -337,3 +337,34 @@ async fn two_who_use_a_store_first_have_one_identity() {
     assert_eq!(good.collect::<Vec<_>>(), [(kept.fleet, kept.recipient)]);
     assert_eq!(directories.iter().filter(|directory| directory.path().join("identity.age").exists()).count(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_candidate_that_stood_still_gives_up_also_when_its_lease_was_on_its_way() {
+    // Its lease arrives when others have long taken it for dead.
+    let world = World::new();
+    let (first, store) = careless(&world, "ws-1", NO_LAG);
+    let (second, _) = careless(&world, "ws-2", NO_LAG);
+    world.ca.gate.forget_permits(1_000);
+    let story = async {
+        while candidacies(&world).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        store.slow_down("leases/", TIME_TO_LIVE + Duration::from_secs(30));
+        tokio::time::sleep(SETTLING + Duration::from_secs(1)).await;
+        store.speed_up();
+        tokio::time::sleep(TIME_TO_LIVE).await;
+        second.ensure(site(&["ca"])).await
+    };
+    let finish = async {
+        world.ca.arrived.acquire().await.expect("never closed").forget();
+        // The one that was slow has nothing ordered by the time that its lease is there.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let asked = world.ca.asked();
+        world.ca.gate.add_permits(1_000);
+        asked
+    };
+    let (report, second, asked) = tokio::join!(first.ensure(site(&["ca"])), story, finish);
+    assert_eq!((asked, world.ca.issued()), (1, 1));
+    assert_eq!((report.outcome, second.outcome), (Outcome::Done, Outcome::Done));
+    assert_eq!(fingerprint(&report), fingerprint(&second));
+}
