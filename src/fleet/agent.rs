@@ -339,7 +339,7 @@ impl Fleet {
         let etag = same.and_then(|known| known.etag);
         let stamp = ssl.stamp(&observed.site.name, generation);
         let proven_by = outcome.proven.then(|| node.roots[report.root].servers_of(&observed.site.name));
-        report.known = stamp.map(|stamp| KnownPlace { proven_by, etag, ..known_place(ssl, &observed.site, opened, stamp, now) });
+        report.known = stamp.map(|stamp| KnownPlace { etag, proven_by, ..known_place(ssl, &observed.site, opened, stamp, now) });
         if outcome.proven {
             let keep: Vec<_> = earlier.into_iter().chain([generation]).collect();
             if let Err(error) = ssl.prune(&observed.site.name, &keep) {

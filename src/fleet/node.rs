@@ -211,7 +211,7 @@ impl Observer<'_> {
         }
         let same = remembered.filter(|known| known.fingerprint == opened.bundle.leaf().fingerprint);
         let (proven_by, etag) = same.map(|known| (known.proven_by.clone(), known.etag.clone())).unwrap_or_default();
-        Ok(KnownPlace { proven_by, etag, ..known_place(ssl, site, &opened, stamp, self.now) })
+        Ok(KnownPlace { etag, proven_by, ..known_place(ssl, site, &opened, stamp, self.now) })
     }
 
     /// The installed bundle with its record.

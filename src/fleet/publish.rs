@@ -52,7 +52,7 @@ impl Fleet {
         let key = ObjectKey::bundle(site, generation);
         let unfenced = self.creates == Creates::BestEffort;
         if unfenced && let Some(found) = self.store.get(&key).await? {
-            return self.published(site, generation, key, &object, found);
+            return self.published(site, generation, key, &object, &found);
         }
         let created = self.store.put(&key, object.clone(), PutMode::Create).await;
         if unfenced {
@@ -61,7 +61,7 @@ impl Fleet {
         }
         match (created, self.store.get(&key).await?) {
             (Ok(Put::Stored), Some(found)) if found != object && !unfenced => Err(PublishError::OtherBytes(key)),
-            (_, Some(found)) => self.published(site, generation, key, &object, found),
+            (_, Some(found)) => self.published(site, generation, key, &object, &found),
             (Ok(Put::Stored | Put::Exists), None) => Err(PublishError::Vanished(key)),
             (Err(error), None) => Err(error.into()),
         }
@@ -73,12 +73,12 @@ impl Fleet {
         generation: Generation,
         key: ObjectKey,
         object: &Bytes,
-        found: Bytes,
+        found: &Bytes,
     ) -> Result<Published, PublishError> {
-        if found != *object {
+        if found != object {
             return Ok(Published::Taken);
         }
-        match bundle_object::open(&self.seal, site, generation, &found) {
+        match bundle_object::open(&self.seal, site, generation, found) {
             Ok(opened) => Ok(Published::Proven(Box::new(opened))),
             Err(source) => Err(PublishError::Unusable { key, source }),
         }

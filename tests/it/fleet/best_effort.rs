@@ -357,8 +357,8 @@ async fn a_candidate_that_stood_still_gives_up_also_when_its_lease_was_on_its_wa
     };
     let finish = async {
         world.ca.arrived.acquire().await.expect("never closed").forget();
-        // The one that was slow has nothing ordered by the time that its lease is there.
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        // The lease of the one that was slow arrives, and it orders nothing.
+        tokio::time::sleep(Duration::from_secs(30)).await;
         let asked = world.ca.asked();
         world.ca.gate.add_permits(1_000);
         asked
