@@ -345,7 +345,7 @@ async fn a_candidate_that_stood_still_gives_up_also_when_its_lease_was_on_its_wa
     let (first, store) = careless(&world, "ws-1", NO_LAG);
     let (second, _) = careless(&world, "ws-2", NO_LAG);
     world.ca.gate.forget_permits(1_000);
-    let story = async {
+    let second_run = async {
         while candidacies(&world).await.is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -363,7 +363,7 @@ async fn a_candidate_that_stood_still_gives_up_also_when_its_lease_was_on_its_wa
         world.ca.gate.add_permits(1_000);
         asked
     };
-    let (report, second, asked) = tokio::join!(first.ensure(site(&["ca"])), story, finish);
+    let (report, second, asked) = tokio::join!(first.ensure(site(&["ca"])), second_run, finish);
     assert_eq!((asked, world.ca.issued()), (1, 1));
     assert_eq!((report.outcome, second.outcome), (Outcome::Done, Outcome::Done));
     assert_eq!(fingerprint(&report), fingerprint(&second));
