@@ -1,0 +1,56 @@
+//! Deliberate bugs, each switched on alone: a checker that never finds anything proves nothing.
+//!
+//! Each is put where the code under test meets the world (a store that does not pass the condition on, a disk that loses the spool, a server
+//! whose test is not run), and behaves exactly as the code would with that mistake in it.
+
+macro_rules! bugs {
+    ($($name:ident: $word:literal, $seeds:literal, $text:literal;)*) => {
+        /// A mistake.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub enum Bug { $($name,)* }
+
+        impl Bug {
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// Its name on the command line.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$name => $word,)* }
+            }
+
+            /// Within how many seeds it is found.
+            pub fn within(self) -> u64 {
+                match self { $(Self::$name => $seeds,)* }
+            }
+
+            pub fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+bugs! {
+    LeaseWithoutCondition: "lease-without-condition", 200, "leases are written without a condition: two hold one at once";
+    PublishByOverwrite: "publish-by-overwrite", 200, "bundles are written without a condition: a generation changes";
+    NoLookAgain: "no-look-again", 400, "who wins the lease does not look for the generation again";
+    OwnClock: "own-clock", 400, "ages and due times are judged by the node's clock";
+    LostReplyIsRefusal: "lost-reply-is-refusal", 400, "a write without a reply is taken for one that somebody else forestalled";
+    HeartbeatIgnored: "heartbeat-ignored", 400, "a lease is not refreshed while its holder works";
+    TwoObjects: "two-objects", 200, "key and chain are two objects";
+    RetryTimeIgnored: "retry-time-ignored", 200, "the recorded time to try again is not obeyed";
+    FailureNotRecorded: "failure-not-recorded", 200, "a failure is not written down: every node asks the CA";
+    NotTested: "not-tested", 200, "the server's configuration is not tested";
+    ReloadedBeforeTest: "reloaded-before-test", 200, "the server is reloaded before its configuration is tested";
+    SpoolDropped: "spool-dropped", 1000, "what is spooled is gone after a crash";
+    OrderNotRecorded: "order-not-recorded", 1000, "the order is not written into the lease";
+    ServedUnseen: "served-unseen", 400, "a certificate is reported as served without a look";
+    FilesOneByOne: "files-one-by-one", 400, "files are replaced one by one where a server reads them";
+    StaleListing: "stale-listing", 400, "yesterday's listing is used";
+    SecretInTheClear: "secret-in-the-clear", 400, "keys are written to the bucket in the clear";
+}
+
+impl Bug {
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|bug| bug.word() == word)
+    }
+}

@@ -1,0 +1,179 @@
+//! One run of the program on one machine: it can be killed, frozen and told to end, between any two of its calls.
+
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use certfleet::domain::object_key::Generation;
+use certfleet::domain::site::SiteName;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::fault::Fault;
+use super::world::{World, machine_name};
+
+/// What another machine does in the middle of a call.
+pub type Visit = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A run.
+pub struct Process {
+    pub world: Arc<World>,
+    pub machine: usize,
+    /// Cancelled when it is dead; whoever runs it drops it then.
+    pub killed: CancellationToken,
+    /// The program's own: SIGTERM.
+    pub interrupt: CancellationToken,
+    /// Set where anything went wrong that the run can feel.
+    pub troubled: AtomicBool,
+    /// Calls so far: each has two boundaries.
+    boundaries: AtomicUsize,
+    orders: AtomicU64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    frozen_until: Option<Instant>,
+    /// What it has a lease for, or has tried to.
+    works_on: Vec<(SiteName, Generation)>,
+    visits: Vec<(usize, Visit)>,
+}
+
+impl std::fmt::Debug for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+impl Process {
+    pub fn new(world: &Arc<World>, machine: usize) -> Arc<Self> {
+        Arc::new(Self {
+            world: Arc::clone(world),
+            machine,
+            killed: CancellationToken::new(),
+            interrupt: CancellationToken::new(),
+            troubled: AtomicBool::new(false),
+            boundaries: AtomicUsize::new(0),
+            orders: AtomicU64::new(0),
+            inner: Mutex::default(),
+        })
+    }
+
+    pub fn name(&self) -> String {
+        machine_name(self.machine)
+    }
+
+    pub fn tell(&self, text: impl FnOnce() -> String) {
+        self.world.tell(&machine_name(self.machine), text);
+    }
+
+    /// Has another machine do something at the boundary of that number: 2n is before the call n, 2n + 1 between its effect and its reply.
+    pub fn visit_at(&self, boundary: usize, visit: Visit) {
+        self.inner().visits.push((boundary, visit));
+    }
+
+    /// How many boundaries it has passed.
+    pub fn boundaries(&self) -> usize {
+        self.boundaries.load(Ordering::Relaxed)
+    }
+
+    fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on, what strikes this run may cost that generation another issuance.
+    pub fn begins_work_on(&self, site: &SiteName, generation: Generation) {
+        self.inner().works_on.push((site.clone(), generation));
+    }
+
+    pub fn works_on(&self, site: &SiteName) -> Option<Generation> {
+        self.inner().works_on.iter().rev().find(|(of, _)| of == site).map(|(_, generation)| *generation)
+    }
+
+    /// Notes that something went wrong that this run can feel.
+    pub fn troubled(&self) {
+        self.troubled.store(true, Ordering::Relaxed);
+    }
+
+    /// The same, and that it may cost what the run works on another issuance.
+    pub fn struck(&self) {
+        self.troubled();
+        let works_on = self.inner().works_on.clone();
+        for (site, generation) in works_on {
+            self.world.excuse(&site, generation);
+        }
+    }
+
+    pub fn is_troubled(&self) -> bool {
+        self.troubled.load(Ordering::Relaxed)
+    }
+
+    /// The place between two steps of the run. `what` is the step that comes next.
+    pub async fn boundary(&self, what: &str) {
+        let boundary = self.boundaries.fetch_add(1, Ordering::Relaxed);
+        let visits: Vec<_> = {
+            let mut inner = self.inner();
+            let (due, later) = inner.visits.drain(..).partition(|(at, _)| *at == boundary);
+            inner.visits = later;
+            due
+        };
+        for (_, visit) in visits {
+            visit.await;
+        }
+        // A tenth of what happens to calls happens to processes: a killed one asks nothing any more.
+        let rate = self.world.scenario.per_mille / 4;
+        if self.world.strikes(Fault::Killed, rate) {
+            self.die(|| format!("killed before: {what}"));
+        }
+        if self.world.strikes(Fault::Frozen, rate) {
+            self.struck();
+            let pause = self.world.pause(1_000, 900_000);
+            self.tell(|| format!("frozen for {} s before: {what}", pause.as_secs()));
+            self.inner().frozen_until = Some(Instant::now() + pause);
+        }
+        if self.world.strikes(Fault::Interrupted, rate / 2) {
+            self.struck();
+            self.tell(|| format!("SIGTERM before: {what}"));
+            self.interrupt.cancel();
+        }
+        self.thawed().await;
+        if self.killed.is_cancelled() {
+            pending::<()>().await;
+        }
+    }
+
+    /// Everything of a frozen process waits, what it does in the background as well.
+    async fn thawed(&self) {
+        loop {
+            let until = self.inner().frozen_until;
+            match until {
+                Some(until) if Instant::now() < until => sleep_until(until).await,
+                _ => return,
+            }
+        }
+    }
+
+    pub fn die(&self, why: impl FnOnce() -> String) {
+        self.struck();
+        self.tell(why);
+        self.killed.cancel();
+    }
+
+    /// Something on the way takes its time.
+    pub async fn travel(&self, least_ms: u64, most_ms: u64) {
+        let pause = self.world.pause(least_ms, most_ms);
+        sleep(pause).await;
+    }
+
+    /// A number that no other order of this run has.
+    pub fn next_order(&self) -> u64 {
+        self.orders.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// How long a call waits before it is given up.
+pub fn time_out(world: &World) -> Duration {
+    world.pause(2_000, 30_000)
+}
