@@ -8,7 +8,7 @@
 #![allow(unreachable_pub, missing_docs, reason = "a program of its own: nobody imports it")]
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ mod simulation;
 use simulation::bug::Bug;
 use simulation::fault::{Counts, Fault};
 use simulation::scenario::Store;
-use simulation::{History, Options, run};
+use simulation::{History, Options, interleaving, run};
 
 /// Simulates fleets until an invariant breaks.
 #[derive(Debug, Parser)]
@@ -48,6 +48,12 @@ struct Arguments {
     /// Put in every deliberate bug, one after the other, and see each found
     #[arg(long)]
     bugs: bool,
+    /// Have one node run wholly inside each call of another, in every pair of them
+    #[arg(long)]
+    interleavings: bool,
+    /// What the tests run: some thousand fresh seeds, all interleavings, all bugs, and one seed twice
+    #[arg(long)]
+    check: bool,
 }
 
 fn bug(word: &str) -> Result<Bug, String> {
@@ -74,12 +80,12 @@ fn main() -> ExitCode {
         one(seed, &options)
     } else if arguments.bugs {
         all_bugs(&arguments, &options)
+    } else if arguments.interleavings {
+        all_interleavings(&arguments, &options)
+    } else if arguments.check {
+        check(&arguments, &options)
     } else {
-        let from = arguments.from.unwrap_or_else(fresh_seed);
-        let began = Instant::now();
-        let sum = many(from, arguments.seeds, arguments.jobs, &options);
-        report(&sum, from, began.elapsed().as_secs_f64(), arguments.jobs);
-        sum.found.is_none()
+        all_seeds(&arguments, &options)
     };
     let _ = std::fs::remove_dir_all(simulation::disks());
     if ended { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -88,6 +94,64 @@ fn main() -> ExitCode {
 fn fresh_seed() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_micros()).unwrap_or_default() << 8
+}
+
+/// Everything that the tests run.
+fn check(arguments: &Arguments, options: &Options) -> bool {
+    let best_effort = Options { store: Store::BestEffort, ..options.clone() };
+    let all = [
+        all_seeds(arguments, options),
+        all_seeds(arguments, &best_effort),
+        all_interleavings(arguments, options),
+        all_interleavings(arguments, &best_effort),
+        all_bugs(arguments, options),
+        is_replayed(arguments.from.unwrap_or_else(fresh_seed), options),
+    ];
+    all.into_iter().all(|well| well)
+}
+
+fn all_seeds(arguments: &Arguments, options: &Options) -> bool {
+    let from = arguments.from.unwrap_or_else(fresh_seed);
+    let began = Instant::now();
+    let sum = many(from, arguments.seeds, arguments.jobs, options);
+    report(&sum, from, began.elapsed().as_secs_f64(), arguments.jobs);
+    sum.found.is_none()
+}
+
+/// A seed that finds something is worth nothing if it does not find it again.
+fn is_replayed(from: u64, options: &Options) -> bool {
+    let traced = Options { traced: true, ..options.clone() };
+    let differs = |seed: &u64| run(*seed, &traced).trace != run(*seed, &traced).trace;
+    match (from..from + 20).find(differs) {
+        None => println!("20 seeds have given the same trace twice"),
+        Some(seed) => println!("seed {seed} has given two traces"),
+    }
+    (from..from + 20).all(|seed| !differs(&seed))
+}
+
+/// Every pair of places where another node can run.
+fn all_interleavings(arguments: &Arguments, options: &Options) -> bool {
+    let cases = interleaving::cases(interleaving::boundaries(options));
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(None));
+    let work = || {
+        while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let history = interleaving::run(*case, options);
+            if let Some(violation) = history.violation {
+                found.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((*case, violation));
+                return;
+            }
+        }
+    };
+    std::thread::scope(|scope| (0..arguments.jobs).for_each(|_| drop(scope.spawn(work))));
+    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match &found {
+        None => println!("{} interleavings of two nodes ({:?}): no invariant was broken", cases.len(), options.store),
+        Some((case, violation)) => {
+            println!("{case:?} ({:?}): {} does not hold: {}\n", options.store, violation.invariant, violation.what);
+            interleaving::run(*case, &Options { traced: true, ..options.clone() }).trace.iter().for_each(|line| println!("{line}"));
+        }
+    }
+    found.is_none()
 }
 
 /// Lives through one history, and prints it.

@@ -95,7 +95,7 @@ fn split_lineage(text: &str) -> (&str, Lineage) {
 }
 
 /// How a site comes by its certificates.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Method {
     /// certfleet asks the site's issuers.
     Automatic,
@@ -104,7 +104,7 @@ pub enum Method {
 }
 
 /// One site as the configuration wants it.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Site {
     /// The lineage.
     pub name: SiteName,

@@ -1,11 +1,11 @@
 //! A node: what it serves, what is installed there, and what is to be done about it.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::digest;
 use chrono::{DateTime, Utc};
 
 use super::bundle_object::{self, Opened};
@@ -13,7 +13,7 @@ use super::delivery::Delivered;
 use super::node_state::{KnownPlace, NodeState};
 use super::seal::Seal;
 use super::snapshot::Snapshot;
-use crate::domain::certificate::{Certificate, hex};
+use crate::domain::certificate::Certificate;
 use crate::domain::node_plan::{self, NodeEvidence, NodeSitePlan, Part, Presence, Serving};
 use crate::domain::object_key::Generation;
 use crate::domain::pem;
@@ -238,10 +238,11 @@ pub(super) fn known_place(ssl: &SslRoot, site: &Site, opened: &Opened, stamp: St
     }
 }
 
-/// Changes with every setting that the judgement of an installed bundle rests on.
+/// Changes with every setting that the judgement of an installed bundle rests on. A release that hashes in another way judges anew.
 fn judged_by(site: &Site, ssl: &SslRoot) -> String {
-    let settings = format!("{site:?} {ssl:?}");
-    hex(&digest::digest(&digest::SHA256, settings.as_bytes()).as_ref()[..16])
+    let mut settings = DefaultHasher::new();
+    (site, ssl).hash(&mut settings);
+    format!("{:016x}", settings.finish())
 }
 
 /// The end of the certificate in a directory that is not ours, where it serves the site.

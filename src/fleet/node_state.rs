@@ -65,7 +65,8 @@ impl NodeState {
     /// Reads what was remembered; nothing where there is none, or where it cannot be read.
     pub fn read(place: &Path) -> Self {
         let bytes = std::fs::read(place.join(FILE)).unwrap_or_default();
-        record::read(&bytes).unwrap_or_default()
+        // Only a file of this very version is of use; it is long, and read once.
+        serde_json::from_slice(&bytes).ok().filter(|state: &Self| state.version == record::VERSION).unwrap_or_default()
     }
 
     /// Keeps it.

@@ -120,10 +120,19 @@ fn alike(one: &str, other: &str) -> bool {
 
 /// Whether a report says more than the one before it, beside the time.
 fn is_news(told: &NodeReport, report: &NodeReport) -> bool {
-    let timeless = |report: &NodeReport| {
-        let mut report = NodeReport { last_run: DateTime::UNIX_EPOCH, clock_offset_secs: 0, ..report.clone() };
-        report.sites.iter_mut().flat_map(|site| &mut site.servers).for_each(|served| served.checked_at = None);
-        report
+    let clock = (told.clock_offset_secs - report.clock_offset_secs).abs() >= CLOCK_NEWS_SECS;
+    let reporter = (told.version, &told.node, &told.certfleet) != (report.version, &report.node, &report.certfleet);
+    let sites =
+        told.sites.len() != report.sites.len() || told.sites.iter().zip(&report.sites).any(|(told, site)| is_news_of_site(told, site));
+    clock || reporter || sites
+}
+
+fn is_news_of_site(told: &InstalledSite, site: &InstalledSite) -> bool {
+    let InstalledSite { site: name, ssl_root, installed, servers, problem } = site;
+    let same_server = |(told, served): (&Served, &Served)| {
+        let Served { target, address, fingerprint, checked_at: _ } = served;
+        (&told.target, &told.address, &told.fingerprint) == (target, address, fingerprint)
     };
-    (told.clock_offset_secs - report.clock_offset_secs).abs() >= CLOCK_NEWS_SECS || timeless(told) != timeless(report)
+    let same_servers = told.servers.len() == servers.len() && told.servers.iter().zip(servers).all(same_server);
+    !same_servers || (&told.site, &told.ssl_root, &told.installed, &told.problem) != (name, ssl_root, installed, problem)
 }

@@ -14,7 +14,7 @@ use thiserror::Error;
 use super::files::{self, FileError};
 
 /// Whom a file belongs to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Owner {
     /// The user's number.
     pub uid: u32,

@@ -43,7 +43,7 @@ const ADOPTED_SUFFIX: &str = "+adopted";
 const MOST_ADOPTED: u32 = 1000;
 
 /// One `ssl_root`, and how its files are to be.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct SslRoot {
     directory: PathBuf,
     files: Files,
@@ -53,7 +53,7 @@ pub struct SslRoot {
 /// Which files a generation has.
 ///
 /// Where several targets share a root, it has [`Files::WithCombined`] if one of them wants it: what is not asked for is no matter.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Files {
     /// Key and chain in files of their own.
     Separate,

@@ -5,18 +5,19 @@ use std::fmt::Display;
 use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use certfleet::datastore::Datastore;
+use certfleet::datastore::{Datastore, PutMode};
 use certfleet::domain::node_plan::Part;
+use certfleet::domain::object_key::ObjectKey;
 use certfleet::domain::plan::Intent;
-use certfleet::domain::record::{Holder, IssuerClass};
+use certfleet::domain::record::{self, ExclusiveCreate, Holder, IssuerClass, Manifest};
 use certfleet::fleet::delivery::Delivered;
 use certfleet::fleet::first_use;
 use certfleet::fleet::gather::SiteWanted;
-use certfleet::fleet::identity::{IdentityPlace, SealWanted, seal_on_node};
+use certfleet::fleet::identity::{self, IdentityPlace, SealWanted, seal_on_node};
 use certfleet::fleet::issuers::{Anchors, Issuers, NamedIssuer};
 use certfleet::fleet::node::{Node, NodeServer as ServerOnNode, Root};
 use certfleet::fleet::node_state::NodeState;
@@ -40,7 +41,7 @@ use super::invariants::{self, Standing};
 use super::process::Process;
 use super::scenario::Store;
 use super::server::{self, NodeServer};
-use super::store::Way;
+use super::store::{self, Way};
 use super::world::{BUILD, World};
 
 /// How long a run waits for another machine.
@@ -173,8 +174,27 @@ fn replace_the_key_first(world: &World, machine: usize, live: &Path) {
     }
 }
 
+/// What an earlier run has left, where this is not the first.
+pub fn prepare(world: &World) {
+    if world.scenario.first_use {
+        return;
+    }
+    let recipient = world.scenario.sealed.then(|| {
+        let path = identity_path(world);
+        identity::create(&path).expect("an identity");
+        identity::recipient(&identity::read(&path).expect("an identity").expect("it was made"), "").expect("an identity")
+    });
+    let (version, fleet) = (record::VERSION, random::name());
+    let manifest = Manifest { version, fleet, recipient, exclusive_create: ExclusiveCreate::Honoured, probed_at: world.now() };
+    store::write(world, BUILD, &ObjectKey::manifest(), record::write(&manifest).into(), PutMode::Create);
+}
+
+fn identity_path(world: &World) -> PathBuf {
+    world.disks.join("identity.age")
+}
+
 fn seal_wanted(world: &World) -> SealWanted {
-    if world.scenario.sealed { SealWanted::Age(IdentityPlace::File(world.disks.join("identity.age"))) } else { SealWanted::None }
+    if world.scenario.sealed { SealWanted::Age(IdentityPlace::File(identity_path(world))) } else { SealWanted::None }
 }
 
 fn fleet(process: &Arc<Process>, store: Arc<dyn Datastore>, seal: Seal, place: &Place) -> Fleet {

@@ -6,6 +6,7 @@
 pub mod bug;
 mod ca;
 pub mod fault;
+pub mod interleaving;
 mod invariants;
 mod machine;
 mod process;
@@ -82,17 +83,23 @@ pub fn disks() -> PathBuf {
 pub fn run(seed: u64, options: &Options) -> History {
     let mut random = Random::new(seed);
     let scenario = Scenario::draw(&mut random, options.store, options.nodes);
+    in_a_world(&seed.to_string(), random, scenario, options, live)
+}
+
+fn in_a_world(name: &str, random: Random, scenario: Scenario, options: &Options, live: impl AsyncFnOnce(&Arc<World>) -> u64) -> History {
     let sites: Vec<_> = (0..scenario.sites).map(site).collect();
-    let disks = disks().join(format!("{seed}-{:?}", std::thread::current().id()));
+    let disks = disks().join(format!("{name}-{:?}", std::thread::current().id()));
     std::fs::create_dir_all(&disks).expect("a directory for disks");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-    let (world, lived) = {
+    let (world, lived, nights) = {
         let _entered = runtime.enter();
         let world = World::new(scenario, random, options.bug, sites, disks.clone(), options.traced);
         let watched = Arc::clone(&world);
         steps::watch(move |step, path| machine::disk_changes(&watched, step, path));
+        machine::prepare(&world);
         let lived = catch_unwind(AssertUnwindSafe(|| runtime.block_on(live(&world))));
-        (world, lived)
+        let nights = world.since_begin().as_secs() / NIGHT.as_secs();
+        (world, lived, nights)
     };
     drop(runtime);
     steps::watch(|_, _| Ok(()));
@@ -102,7 +109,6 @@ pub fn run(seed: u64, options: &Options) -> History {
         world.violate("panic", || what.unwrap_or_default());
         0
     });
-    let nights = world.since_begin_nights();
     let mut state = world.state();
     History {
         nights,
@@ -143,14 +149,17 @@ async fn live(world: &Arc<World>) -> u64 {
         if night > 0 && night < nights {
             misfortune(world);
         }
+        let before: Vec<_> = world.sites.iter().map(|site| world.state().bucket.highest(&site.name)).collect();
+        let began = world.now();
         runs += one_night(world, night).await;
         invariants::nothing_is_lost(world);
+        if night + 1 == nights + CLEAN_NIGHTS {
+            invariants::all_is_well(world, began, &before);
+        }
         if world.is_violated() {
             return runs;
         }
     }
-    let last_night = world.now() - chrono::TimeDelta::days(1);
-    invariants::all_is_well(world, last_night);
     if world.scenario.is_calm() && world.scenario.store == Store::Exclusive {
         invariants::nothing_was_wasted(world);
     }
@@ -204,11 +213,12 @@ fn misfortune(world: &Arc<World>) {
 async fn one_night(world: &Arc<World>, night: u64) -> u64 {
     // The first deployment: the build machine before all others, the nodes after it.
     let machines: Vec<_> = if night == 0 { vec![BUILD] } else { (0..=world.scenario.nodes).collect() };
-    let work = machines.into_iter().map(|machine| nightly(Arc::clone(world), machine));
+    let last = night + 1 == world.scenario.nights + CLEAN_NIGHTS;
+    let work = machines.into_iter().map(|machine| nightly(Arc::clone(world), machine, last));
     futures_util::future::join_all(work).await.into_iter().sum()
 }
 
-async fn nightly(world: Arc<World>, machine: usize) -> u64 {
+async fn nightly(world: Arc<World>, machine: usize, last: bool) -> u64 {
     let mut runs = 0;
     let begun = Instant::now();
     for start in world.scenario.starts() {
@@ -222,8 +232,9 @@ async fn nightly(world: Arc<World>, machine: usize) -> u64 {
         } else {
             run_once(&world, machine).await
         };
-        if world.scenario.is_calm() && ended != Ended::Well {
-            world.violate("calm", || format!("a run of machine {machine} ended {ended:?}, and nothing went wrong"));
+        let calm = world.scenario.is_calm() || last;
+        if calm && ended != Ended::Well {
+            world.violate("liveness", || format!("a run of machine {machine} ended {ended:?}, and nothing went wrong"));
         }
         if ended == Ended::Killed && world.state().random.chance(500) {
             sleep(world.pause(1_000, 600_000)).await;

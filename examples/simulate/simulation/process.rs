@@ -1,21 +1,21 @@
 //! One run of the program on one machine: it can be killed, frozen and told to end, between any two of its calls.
 
-use std::future::{Future, pending};
-use std::pin::Pin;
+use std::future::pending;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use certfleet::domain::object_key::Generation;
 use certfleet::domain::site::SiteName;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::fault::Fault;
 use super::world::{World, machine_name};
 
-/// What another machine does in the middle of a call.
-pub type Visit = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Somebody else's turn at a boundary: told when it has come, and awaited.
+pub type Turn = (oneshot::Sender<()>, oneshot::Receiver<()>);
 
 /// A run.
 pub struct Process {
@@ -38,7 +38,9 @@ struct Inner {
     frozen_until: Option<Instant>,
     /// What it has a lease for, or has tried to.
     works_on: Vec<(SiteName, Generation)>,
-    visits: Vec<(usize, Visit)>,
+    turns: Vec<(usize, Turn)>,
+    /// The boundary at which it is killed.
+    killed_at: Option<usize>,
 }
 
 impl std::fmt::Debug for Process {
@@ -69,9 +71,22 @@ impl Process {
         self.world.tell(&machine_name(self.machine), text);
     }
 
-    /// Has another machine do something at the boundary of that number: 2n is before the call n, 2n + 1 between its effect and its reply.
-    pub fn visit_at(&self, boundary: usize, visit: Visit) {
-        self.inner().visits.push((boundary, visit));
+    /// Has somebody else take a turn at the boundary of that number. The first is resolved when the turn has come; the run goes on when
+    /// the second is used.
+    pub fn give_turn_at(&self, boundary: usize) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        let ((come, has_come), (done, is_done)) = (oneshot::channel(), oneshot::channel());
+        self.inner().turns.push((boundary, (come, is_done)));
+        (has_come, done)
+    }
+
+    /// The run is over: the turns that have not come never will.
+    pub fn drop_turns(&self) {
+        self.inner().turns.clear();
+    }
+
+    /// Kills it at the boundary of that number, after whatever else happens there.
+    pub fn kill_at(&self, boundary: usize) {
+        self.inner().killed_at = Some(boundary);
     }
 
     /// How many boundaries it has passed.
@@ -113,16 +128,22 @@ impl Process {
     /// The place between two steps of the run. `what` is the step that comes next.
     pub async fn boundary(&self, what: &str) {
         let boundary = self.boundaries.fetch_add(1, Ordering::Relaxed);
-        let visits: Vec<_> = {
+        let (turns, killed) = {
             let mut inner = self.inner();
-            let (due, later) = inner.visits.drain(..).partition(|(at, _)| *at == boundary);
-            inner.visits = later;
-            due
+            let (now, later): (Vec<_>, Vec<_>) = inner.turns.drain(..).partition(|(at, _)| *at == boundary);
+            inner.turns = later;
+            (now, inner.killed_at == Some(boundary))
         };
-        for (_, visit) in visits {
-            visit.await;
+        for (_, (come, is_done)) in turns {
+            self.struck();
+            if come.send(()).is_ok() {
+                let _ = is_done.await;
+            }
         }
-        // A tenth of what happens to calls happens to processes: a killed one asks nothing any more.
+        if killed {
+            self.die(|| format!("killed before: {what}"));
+        }
+        // Less often than calls: a killed process asks nothing any more.
         let rate = self.world.scenario.per_mille / 4;
         if self.world.strikes(Fault::Killed, rate) {
             self.die(|| format!("killed before: {what}"));

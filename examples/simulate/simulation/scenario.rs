@@ -8,9 +8,9 @@ use super::random::Random;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Lifetimes of certificates: two days, Let's Encrypt's `shortlived` profile (160 hours), ten days (a third of which is kept in reserve), a month.
+/// Lifetimes of certificates: short, so that a week has several renewals. 160 hours are those of Let's Encrypt's `shortlived` profile.
 const LIFETIMES: [Duration; 4] =
-    [Duration::from_secs(48 * 3600), Duration::from_secs(160 * 3600), Duration::from_secs(240 * 3600), Duration::from_secs(720 * 3600)];
+    [Duration::from_secs(48 * 3600), Duration::from_secs(160 * 3600), Duration::from_secs(240 * 3600), Duration::from_secs(96 * 3600)];
 
 /// Nodes of a fleet where nothing else is asked for.
 const USUAL_NODES: usize = 5;
@@ -35,6 +35,8 @@ pub struct Scenario {
     pub lifetime: Duration,
     /// Whether keys are sealed: most histories go without, because real encryption takes most of the time.
     pub sealed: bool,
+    /// Whether the datastore is used for the first time: that takes some two hundred requests.
+    pub first_use: bool,
     /// Whether all nodes start in the same second.
     pub at_once: bool,
     /// How often an agent runs in a night.
@@ -57,6 +59,7 @@ impl Scenario {
             nights: random.between(6, 14),
             lifetime: random.one_of(&LIFETIMES),
             sealed: random.chance(30),
+            first_use: random.chance(50),
             at_once: random.chance(500),
             runs_per_night: random.one_of(&[1, 1, 1, 3]),
             faults: if per_mille == 0 { BTreeSet::new() } else { faults },

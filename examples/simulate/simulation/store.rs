@@ -254,7 +254,7 @@ impl Datastore for Way {
 }
 
 /// What the store does with a write.
-fn write(world: &World, machine: usize, key: &ObjectKey, body: Bytes, mode: PutMode) -> Put {
+pub fn write(world: &World, machine: usize, key: &ObjectKey, body: Bytes, mode: PutMode) -> Put {
     let honours = world.scenario.store == Store::Exclusive;
     let now = world.now().trunc_subsecs(0);
     {

@@ -108,11 +108,6 @@ impl World {
         self.begun.elapsed()
     }
 
-    /// Nights of the whole fleet that have begun; in the first, only the build machine is there.
-    pub fn since_begin_nights(&self) -> u64 {
-        self.begun.elapsed().as_secs() / 86_400
-    }
-
     /// Where a machine has its files.
     pub fn disk(&self, machine: usize) -> PathBuf {
         self.disks.join(machine.to_string())
@@ -148,7 +143,8 @@ impl World {
         if let Some(trace) = &mut self.state().trace {
             let (day, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
             let (hours, minutes, seconds) = (second / 3600, second / 60 % 60, second % 60);
-            trace.push(format!("day {day:>2} {hours:02}:{minutes:02}:{seconds:02}.{:03}  {who:<6} {}", since.subsec_millis(), text()));
+            let text = steady(&text().replace(&*self.disks.to_string_lossy(), ""));
+            trace.push(format!("day {day:>2} {hours:02}:{minutes:02}:{seconds:02}.{:03}  {who:<6} {text}", since.subsec_millis()));
         }
     }
 
@@ -176,6 +172,21 @@ impl World {
     pub fn excuse(&self, site: &SiteName, generation: Generation) {
         *self.state().excuses.entry((site.clone(), generation)).or_default() += 1;
     }
+}
+
+/// The text without what is random outside the simulation, names of 128 bits and of keys: the same seed gives the same trace.
+fn steady(text: &str) -> String {
+    let mut steady = String::with_capacity(text.len());
+    for word in text.split_inclusive(|character: char| !character.is_ascii_hexdigit()) {
+        let digits = word.trim_end_matches(|character: char| !character.is_ascii_hexdigit());
+        if digits.len() >= 32 {
+            steady.push('*');
+            steady.push_str(&word[digits.len()..]);
+        } else {
+            steady.push_str(word);
+        }
+    }
+    steady
 }
 
 pub fn machine_name(machine: usize) -> String {

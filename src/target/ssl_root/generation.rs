@@ -31,7 +31,7 @@ const PUBLIC_MODE: u32 = 0o644;
 const GROUP_READS: u32 = 0o040;
 
 /// Whose files are, and who else may read keys.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Access {
     /// `None` for whoever runs this.
     pub(super) owner: Option<Owner>,

@@ -108,10 +108,20 @@ async fn an_order_that_fails_only_now_is_replaced_once() {
     let issuer = issuer_behind(&front, Arc::<Journal>::clone(&journal));
     let names = ["www.example.com"];
     let order = leave_behind(&front, &issuer, &[(Authorization, down())], &names).await;
-    let invalid = Fault::rewritten(|order| order["status"] = "invalid".into());
-    front.inject(Resource::Order, 1, Fault::rewritten(|_| {}));
-    front.inject(Resource::Order, 1, invalid.clone());
+    let first = Mutex::new(None);
+    let answered = Arc::clone(&journal);
+    front.inject(
+        Resource::Order,
+        99,
+        Fault::rewritten(move |order| {
+            let of_first = *lock(&first).get_or_insert_with(|| order["finalize"].clone()) == order["finalize"];
+            if of_first && !lock(&answered.1).is_empty() {
+                order["status"] = "invalid".into();
+            }
+        }),
+    );
     let (bundle, lease) = resume(&issuer, &names, order.clone()).await;
+    front.clear_faults();
     assert_eq!(bundle.key(), &lease.last_order().expect("the new order was recorded").key);
     assert_eq!(front.count(NewOrder), 2);
     let calls = lock(&journal.1).clone();
@@ -122,8 +132,16 @@ async fn an_order_that_fails_only_now_is_replaced_once() {
 
     // A fresh one that fails as well is the end of it.
     let order = leave_behind(&front, &issuer, &[(Authorization, down())], &names).await;
-    front.inject(Resource::Order, 1, Fault::rewritten(|_| {}));
-    front.inject(Resource::Order, 99, invalid);
+    let (answered, before) = (Arc::clone(&journal), calls.len());
+    front.inject(
+        Resource::Order,
+        99,
+        Fault::rewritten(move |order| {
+            if lock(&answered.1).len() > before {
+                order["status"] = "invalid".into();
+            }
+        }),
+    );
     let wanted = Request { unfinished: Some(order), ..request(&names) };
     let failed = issuer.issue(&wanted, &HeldLease::new()).await;
     assert!(matches!(failed, Err(IssueError::Refused { .. })), "{failed:?}");
