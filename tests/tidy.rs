@@ -30,6 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 /// What a test may wait for by the clock, because nothing tells it of the event.
 const SLEEPERS: &[(&str, &str)] = &[
+    ("src/system/clock.rs", "the clock is paused: no time passes"),
     ("tests/it/fleet.rs", "the clock is paused: no time passes"),
     ("tests/it/fleet/best_effort.rs", "the clock is paused: no time passes"),
     ("tests/it/fleet/careless.rs", "the clock is paused, and slowness is the fault"),

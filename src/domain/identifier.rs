@@ -128,7 +128,10 @@ fn dns_name(text: &str) -> Result<String, &'static str> {
     if text.is_empty() {
         return Err("it is empty");
     }
-    let name = idna::domain_to_ascii_strict(text).map_err(|_| "labels hold letters, digits and inner hyphens, 63 characters at most")?;
+    // Most names are as they are to be: a listing of thousands has no need of the tables of Unicode.
+    let plain = text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.')) && !text.contains("--");
+    let converted = if plain { Ok(text.to_owned()) } else { idna::domain_to_ascii_strict(text) };
+    let name = converted.map_err(|_| "labels hold letters, digits and inner hyphens, 63 characters at most")?;
     if name.len() > LONGEST_NAME_CHARS {
         return Err("it is longer than 253 characters");
     }

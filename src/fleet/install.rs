@@ -37,8 +37,10 @@ pub(super) struct Transaction<'a> {
 impl Transaction<'_> {
     /// Carries the changes out. The outcomes come in their order.
     pub(super) async fn run(&self, changes: Vec<Change<'_>>) -> Vec<PlaceOutcome> {
-        let mut items: Vec<_> =
-            changes.into_iter().map(|change| Item { change, switched: None, exchanged: false, outcome: PlaceOutcome::default() }).collect();
+        let mut items: Vec<_> = changes
+            .into_iter()
+            .map(|change| Item { change, switched: None, exchanged: false, heals: false, outcome: PlaceOutcome::default() })
+            .collect();
         self.stage(&mut items);
         let mut involved = self.involved(&items).await;
         if !self.are_served_already(&mut items, &involved).await {
@@ -166,7 +168,11 @@ impl Transaction<'_> {
             if !items.iter().any(|item| item.is_open_for(involved.server)) {
                 continue;
             }
-            let Err(error) = involved.server.server.test().await else { continue };
+            let Err(error) = involved.server.server.test().await else {
+                let open = items.iter_mut().filter(|item| item.is_open_for(involved.server));
+                open.for_each(|item| item.heals |= involved.before.is_some());
+                continue;
+            };
             let name = involved.server.server.name();
             if involved.down && self.servers == Servers::MayBeDown {
                 self.progress.note(&format!("{name} cannot start as it is set up now: {}", in_full(&error)));
@@ -299,7 +305,7 @@ impl Transaction<'_> {
         for item in items.iter_mut().filter(|item| item.is_open_for(server)) {
             item.outcome.proven = false;
             let back = match (&item.change.earlier, item.switched.take()) {
-                (Some(earlier), _) if item.exchanged => {
+                (Some(earlier), _) if item.exchanged && !item.heals => {
                     self.root.ssl.stage(&item.change.site.name, earlier.record.generation, &contents(earlier))
                 }
                 (_, Some(switched)) if item.can_go_back() => self.root.ssl.switch_back(switched),

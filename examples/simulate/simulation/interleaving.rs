@@ -95,6 +95,7 @@ fn scenario(store: Store) -> Scenario {
         nights: 1,
         lifetime: LIFETIME,
         sealed: false,
+        proves_chains: false,
         first_use: false,
         at_once: true,
         runs_per_night: 1,

@@ -8,9 +8,8 @@ use super::random::Random;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Lifetimes of certificates: short, so that a week has several renewals. 160 hours are those of Let's Encrypt's `shortlived` profile.
-const LIFETIMES: [Duration; 4] =
-    [Duration::from_secs(48 * 3600), Duration::from_secs(160 * 3600), Duration::from_secs(240 * 3600), Duration::from_secs(96 * 3600)];
+/// Lifetimes of certificates, in hours: two days, Let's Encrypt's `shortlived` profile, ten days, and the 45 days to come.
+const LIFETIMES: [u32; 4] = [48, 160, 240, 1080];
 
 /// Nodes of a fleet where nothing else is asked for.
 const USUAL_NODES: usize = 5;
@@ -35,6 +34,8 @@ pub struct Scenario {
     pub lifetime: Duration,
     /// Whether keys are sealed: most histories go without, because real encryption takes most of the time.
     pub sealed: bool,
+    /// Whether chains must lead to the CA's root: that is a tenth of a millisecond each time.
+    pub proves_chains: bool,
     /// Whether the datastore is used for the first time: that takes some two hundred requests.
     pub first_use: bool,
     /// Whether all nodes start in the same second.
@@ -49,6 +50,7 @@ pub struct Scenario {
 impl Scenario {
     pub fn draw(random: &mut Random, store: Store, nodes: Option<usize>) -> Self {
         let drawn = if random.chance(700) { USUAL_NODES } else { usize::try_from(random.between(1, 8)).unwrap_or(USUAL_NODES) };
+        let lifetime = HOUR * random.one_of(&LIFETIMES);
         let per_mille = random.one_of(&[0, 2, 10, 10, 40, 120]);
         // Half of the kinds at a time: where everything fails at once, little of it is ever reached.
         let faults = Fault::ALL.iter().copied().filter(|_| random.chance(500)).collect();
@@ -56,12 +58,14 @@ impl Scenario {
             store,
             nodes: nodes.unwrap_or(drawn),
             sites: if random.chance(150) { 2 } else { 1 },
-            nights: random.between(6, 14),
-            lifetime: random.one_of(&LIFETIMES),
+            // As many as two or three renewals take.
+            nights: if lifetime > HOUR * 300 { random.between(40, 80) } else { random.between(6, 14) },
+            lifetime,
             sealed: random.chance(30),
+            proves_chains: random.chance(50),
             first_use: random.chance(50),
             at_once: random.chance(500),
-            runs_per_night: random.one_of(&[1, 1, 1, 3]),
+            runs_per_night: random.one_of(&[1, 1, 1, 1, 1, 3]),
             faults: if per_mille == 0 { BTreeSet::new() } else { faults },
             per_mille,
         }

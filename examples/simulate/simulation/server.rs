@@ -90,6 +90,28 @@ pub fn load(world: &World, machine: usize) {
     }
 }
 
+/// Whether the configuration would be accepted with the files as they are.
+pub fn accepts(world: &World, machine: usize) -> Result<(), &'static str> {
+    let now = Instant::now();
+    if world.state().servers[machine].broken_until.is_some_and(|until| now < until) {
+        return Err("its configuration is broken");
+    }
+    for site in &world.sites {
+        match read_files(world, machine, &site.name) {
+            Files::Nothing => {}
+            Files::Broken(_) => return Err("key and chain do not fit"),
+            Files::Pair(fingerprint) => {
+                let mut state = world.state();
+                let server = &mut state.servers[machine];
+                if server.serves.get(&site.name) != Some(&fingerprint) && server.refuses.as_ref() == Some(&fingerprint) {
+                    return Err("it does not like the new certificate");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The server of a node, as a run of the agent sees it.
 #[derive(Debug)]
 pub struct NodeServer {
@@ -99,29 +121,6 @@ pub struct NodeServer {
 impl NodeServer {
     fn world(&self) -> &Arc<World> {
         &self.process.world
-    }
-
-    /// Whether the configuration would be accepted with the files as they are.
-    fn accepts(&self) -> Result<(), &'static str> {
-        let (world, machine) = (self.world(), self.process.machine);
-        let now = Instant::now();
-        if world.state().servers[machine].broken_until.is_some_and(|until| now < until) {
-            return Err("its configuration is broken");
-        }
-        for site in &world.sites {
-            match read_files(world, machine, &site.name) {
-                Files::Nothing => {}
-                Files::Broken(_) => return Err("key and chain do not fit"),
-                Files::Pair(fingerprint) => {
-                    let mut state = world.state();
-                    let server = &mut state.servers[machine];
-                    if server.serves.get(&site.name) != Some(&fingerprint) && server.refuses.as_ref() == Some(&fingerprint) {
-                        return Err("it does not like the new certificate");
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Whether the server is there at all.
@@ -143,7 +142,7 @@ impl NodeServer {
                 None => false,
             }
         };
-        if was_down && self.accepts().is_ok() {
+        if was_down && accepts(self.world(), self.process.machine).is_ok() {
             load(world, machine);
         }
         world.state().servers[machine].running
@@ -174,7 +173,7 @@ impl NodeServer {
         if !self.runs() {
             return Err(self.refusal(true, "it does not run"));
         }
-        if let Err(why) = self.accepts() {
+        if let Err(why) = accepts(self.world(), self.process.machine) {
             // What a server does with a configuration that it does not accept depends on the server: some are gone.
             world.violate("I6", || format!("{} reloads its server although {why}", self.process.name()));
             return Err(self.refusal(true, why));
@@ -224,7 +223,7 @@ impl Server for NodeServer {
             _ => {}
         }
         self.perhaps_refuse();
-        let answer = self.accepts();
+        let answer = accepts(self.world(), self.process.machine);
         self.process.tell(|| format!("the server's configuration: {}", answer.err().unwrap_or("fine")));
         self.process.boundary("what the test says").await;
         answer.map_err(|why| {

@@ -24,6 +24,8 @@ use super::world::World;
 #[derive(Debug, Default)]
 pub struct Bucket {
     objects: BTreeMap<ObjectKey, Object>,
+    /// The chains of all bundles: what lies in the bucket, read once.
+    chains: BTreeMap<SiteName, BTreeMap<Generation, String>>,
     writes: u64,
 }
 
@@ -40,16 +42,30 @@ impl Bucket {
     }
 
     pub fn remove(&mut self, key: &ObjectKey) {
+        if let Listed::Bundle(site, generation) = key.listed()
+            && let Some(chains) = self.chains.get_mut(&site)
+        {
+            chains.remove(&generation);
+        }
         self.objects.remove(key);
     }
 
     /// The highest generation of a site; 0 where there is none.
     pub fn highest(&self, site: &SiteName) -> Generation {
-        let generation = |key: &ObjectKey| match key.listed() {
-            Listed::Bundle(of, generation) if of == *site => Some(generation),
-            _ => None,
-        };
-        self.objects.keys().filter_map(generation).max().unwrap_or_default()
+        self.chains.get(site).and_then(|chains| chains.keys().max()).copied().unwrap_or_default()
+    }
+
+    /// The chain of the highest generation.
+    pub fn newest_chain(&self, site: &SiteName) -> Option<&str> {
+        self.chains.get(site).and_then(|chains| chains.last_key_value()).map(|(_, chain)| chain.as_str())
+    }
+
+    fn insert(&mut self, key: &ObjectKey, object: Object) {
+        if let Listed::Bundle(site, generation) = key.listed() {
+            let chain = record::read::<BundleRecord>(&object.body).map(|bundle| bundle.fullchain).unwrap_or_default();
+            self.chains.entry(site).or_default().insert(generation, chain);
+        }
+        self.objects.insert(key.clone(), object);
     }
 
     /// The objects whose keys begin so.
@@ -173,10 +189,12 @@ impl Way {
             }
             Fate::AppliedLate => {
                 let (later, delay, world_too) = (what.clone(), world.pause(1_000, 400_000), Arc::clone(world));
-                let name = self.process.name();
+                let (name, before) = (self.process.name(), world.state().bucket.writes);
                 tokio::spawn(async move {
                     sleep(delay).await;
+                    world_too.state().late_since = Some(before);
                     apply(&world_too);
+                    world_too.state().late_since = None;
                     world_too.tell(&name, || format!("{later}: carried out only now"));
                 });
                 sleep(time_out(world)).await;
@@ -265,9 +283,15 @@ pub fn write(world: &World, machine: usize, key: &ObjectKey, body: Bytes, mode: 
     }
     invariants::before_write(world, machine, key, &body);
     let mut state = world.state();
+    if let (Some(since), Listed::Lease(site, generation, _)) = (state.late_since, key.listed())
+        && state.bucket.objects.get(key).is_some_and(|there| there.etag > since)
+    {
+        // What was written in the meantime is gone: an order that was recorded, perhaps.
+        state.put_back.insert((site, generation));
+    }
     state.bucket.writes += 1;
     let etag = state.bucket.writes;
-    state.bucket.objects.insert(key.clone(), Object { body, etag, last_modified: now });
+    state.bucket.insert(key, Object { body, etag, last_modified: now });
     Put::Stored
 }
 

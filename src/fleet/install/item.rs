@@ -56,6 +56,8 @@ pub(super) struct Item<'a> {
     pub(super) switched: Option<Switched>,
     /// Whether the content of a generation was exchanged, which is done at once for the files and for what is live.
     pub(super) exchanged: bool,
+    /// Whether a server's configuration failed its test with what was there before, and passes with what is there now.
+    pub(super) heals: bool,
     pub(super) outcome: PlaceOutcome,
 }
 
@@ -83,9 +85,9 @@ impl Item<'_> {
         !self.can_go_back() || matches!(self.change.before.presence, Presence::Whole { serving: Serving::Unknown, .. })
     }
 
-    /// Whether there is something whole to go back to.
+    /// Whether there is something whole to go back to, that its servers would start with.
     pub(super) fn can_go_back(&self) -> bool {
-        matches!(self.change.before.presence, Presence::Whole { .. } | Presence::Adoptable { .. })
+        !self.heals && matches!(self.change.before.presence, Presence::Whole { .. } | Presence::Adoptable { .. })
     }
 
     pub(super) fn is_installed_already(&self) -> bool {
