@@ -45,6 +45,8 @@ pub(super) enum Cause {
     NoDate,
     #[error("a listing is cut short, without a token to go on with")]
     NoToken,
+    #[error("a listing breaks off before its end")]
+    Cut,
     #[error("{} cannot be used: {why}", path.display())]
     CaFile { path: PathBuf, why: String },
     #[error("{0}")]
@@ -104,7 +106,7 @@ impl Place {
                  AWS_SECRET_ACCESS_KEY, a profile, or a role of this machine)"
                     .to_owned()
             }
-            Cause::Unintelligible(_) | Cause::NoDate | Cause::NoToken => {
+            Cause::Unintelligible(_) | Cause::NoDate | Cause::NoToken | Cause::Cut => {
                 format!("check that the endpoint ({endpoint}) is that of an S3 server, and that no proxy answers in its place")
             }
             Cause::CaFile { .. } => "name a PEM file with the root certificates that the endpoint's certificate leads to".to_owned(),
@@ -175,7 +177,7 @@ impl Cause {
     fn kind(&self) -> FailureKind {
         match self {
             Self::Answer(answer) => answer.kind(),
-            Self::TimedOut | Self::UnknownHost(_) | Self::Unreachable(_) | Self::Broken(_) => FailureKind::Passing,
+            Self::TimedOut | Self::UnknownHost(_) | Self::Unreachable(_) | Self::Broken(_) | Self::Cut => FailureKind::Passing,
             Self::Tls(_)
             | Self::Credentials(_)
             | Self::Unintelligible(_)

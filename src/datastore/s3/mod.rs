@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
+use aws_sdk_s3::config::interceptors::{AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextRef};
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::operation::get_object::GetObjectError;
@@ -55,7 +55,7 @@ impl S3Datastore {
     }
 
     async fn page(&self, prefix: &str, position: &Position) -> Result<(ListObjectsV2Output, DateTime<Utc>), Cause> {
-        let clock = StoreClock::default();
+        let seen = SeenPage::default();
         let mut request = self.client.list_objects_v2().bucket(&self.place.bucket);
         if !prefix.is_empty() {
             request = request.prefix(prefix);
@@ -65,9 +65,12 @@ impl S3Datastore {
             Position::After(key) => request.start_after(key),
             Position::Continued(token) => request.continuation_token(token),
         };
-        let page = request.customize().interceptor(clock.clone()).send().await.map_err(|error| Cause::from_sdk(&error))?;
-        let now = clock.0.lock().unwrap_or_else(PoisonError::into_inner).ok_or(Cause::NoDate)?;
-        Ok((page, now))
+        let page = request.customize().interceptor(seen.clone()).send().await.map_err(|error| Cause::from_sdk(&error))?;
+        let answer = *seen.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !answer.is_whole {
+            return Err(Cause::Cut);
+        }
+        Ok((page, answer.date.ok_or(Cause::NoDate)?))
     }
 
     async fn pages(&self, prefix: &str, start_after: Option<&str>) -> Result<Listing, Cause> {
@@ -179,14 +182,24 @@ enum Position {
     Continued(String),
 }
 
-/// Keeps the `Date` (RFC 9110 section 6.6.1) of the last response to a request. It has a resolution of one second, as the times
-/// of listed objects have on most stores: an age can come out up to one second too high.
-#[derive(Clone, Debug, Default)]
-struct StoreClock(Arc<Mutex<Option<DateTime<Utc>>>>);
+/// What is not in a parsed page.
+#[derive(Clone, Copy, Debug, Default)]
+struct PageAnswer {
+    /// Its `Date` (RFC 9110 section 6.6.1). It has a resolution of one second, as the times of listed objects have on most stores: an age
+    /// can come out up to one second too high.
+    date: Option<DateTime<Utc>>,
+    /// Whether its document ends. The SDK takes one that was cut off for a shorter one, and what is not listed would be made anew, or
+    /// deleted as nobody's need.
+    is_whole: bool,
+}
 
-impl Intercept for StoreClock {
+/// Sees the last response to a request.
+#[derive(Clone, Debug, Default)]
+struct SeenPage(Arc<Mutex<PageAnswer>>);
+
+impl Intercept for SeenPage {
     fn name(&self) -> &'static str {
-        "StoreClock"
+        "SeenPage"
     }
 
     fn read_before_deserialization(
@@ -197,7 +210,18 @@ impl Intercept for StoreClock {
     ) -> Result<(), BoxError> {
         let date = context.response().headers().get("date");
         let date = date.and_then(|text| aws_sdk_s3::primitives::DateTime::from_str(text, DateTimeFormat::HttpDate).ok());
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = date.as_ref().and_then(to_chrono);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = PageAnswer { date: date.as_ref().and_then(to_chrono), is_whole: false };
+        Ok(())
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let body = context.response().body().bytes().unwrap_or_default().trim_ascii_end();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_whole = body.ends_with(b"ListBucketResult>");
         Ok(())
     }
 }
