@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::Fleet;
+use super::bundle_object;
 use crate::datastore::DatastoreError;
 use crate::domain::object_key::{Generation, ObjectKey};
 use crate::domain::site::SiteName;
@@ -43,7 +44,9 @@ impl Fleet {
                 break;
             }
             if let Some(object) = self.store.get(&key).await? {
-                return Ok(Waited::Made(object));
+                // What does not open may be a proxy's page, and stand for a generation that nobody has made: a listing tells.
+                let opens = bundle_object::open(&self.seal, site, generation, &object).is_ok();
+                return Ok(if opens { Waited::Made(object) } else { Waited::LookAgain });
             }
         }
         Ok(Waited::LookAgain)
