@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use super::{Datastore, DatastoreError, Entry, FailureKind, Listing, Put, PutMode};
 use crate::domain::object_key::ObjectKey;
 use crate::system::files::{self, Creation, FileError, SECRET_DIRECTORY, SECRET_FILE};
+use crate::system::steps;
 
 /// See the module. An object is a file below `root`, under its key. A root that does not exist is an empty datastore, and made
 /// by the first put.
@@ -87,7 +88,7 @@ fn put(path: &Path, body: &[u8], mode: PutMode) -> Result<Put, FileError> {
 }
 
 fn delete(path: &Path) -> io::Result<()> {
-    if optional(fs::remove_file(path))?.is_some() {
+    if optional(steps::before("delete", path).and_then(|()| fs::remove_file(path)))?.is_some() {
         files::sync(path.parent().unwrap_or(path))?;
     }
     Ok(())
