@@ -1,7 +1,7 @@
 //! Nodes: the real binary on webservers of one fleet.
 
 mod contents;
-mod fleet;
+pub mod fleet;
 mod frozen;
 mod healing;
 mod refusals;

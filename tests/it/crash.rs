@@ -1,5 +1,8 @@
 //! Kill it anywhere: the next run ends well, and the CA has issued once.
 
+mod disk;
+mod node;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
@@ -18,6 +21,47 @@ const SITE: &str = "www.example.test";
 
 /// More requests than one run makes to either side.
 const MOST_STEPS: usize = 60;
+
+/// Kills at the first step, at the second, and so on: `at` says whether its step was reached. Each scene has a thread, and takes the next
+/// step that none has taken. Returns how many steps there are.
+fn walk<S: Send>(scenes: &mut [S], at: impl Fn(&mut S, usize) -> bool + Sync) -> usize {
+    let (next, reached) = (AtomicUsize::new(1), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for scene in scenes {
+            scope.spawn(|| {
+                loop {
+                    let step = next.fetch_add(1, Ordering::SeqCst);
+                    assert!(step < MOST_STEPS, "it never ends");
+                    if !at(scene, step) {
+                        break;
+                    }
+                    reached.fetch_max(step, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    println!("killed at {} steps", reached.load(Ordering::SeqCst));
+    reached.into_inner()
+}
+
+/// Runs it and kills it at its `step`th request to the store; `false` where it has made fewer.
+fn killed_at_request(s3: &InProcessS3, machine: &Machine, arguments: &[&str], fault: &Fault, step: usize) -> bool {
+    let (pid, count) = (Arc::default(), AtomicUsize::new(0));
+    let kill = killer(&pid);
+    s3.fault(fault.clone(), move |_| {
+        let hit = count.fetch_add(1, Ordering::SeqCst) + 1 == step;
+        if hit {
+            kill();
+        }
+        hit
+    });
+    let running = machine.start(arguments);
+    pid.store(running.pid(), Ordering::SeqCst);
+    let ended = running.wait();
+    s3.clear_faults();
+    assert!(ended.code.is_none_or(|code| code == 0), "{ended:?}");
+    ended.code.is_none()
+}
 
 /// A machine behind fronts that can kill it.
 struct Scene {

@@ -1,8 +1,10 @@
 //! A bucket of some server, and what it takes to use it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use certfleet::datastore::Datastore as _;
 use certfleet::datastore::s3::S3Datastore;
 use certfleet::datastore::s3::connection::{Addressing, Credentials, Encryption, S3Options, Timeouts};
 use zeroize::Zeroizing;
@@ -42,6 +44,21 @@ impl Bucket {
     /// A datastore in the part of the bucket below `prefix`.
     pub async fn datastore(&self, prefix: &str) -> S3Datastore {
         S3Datastore::connect(self.options(prefix)).await.expect("a datastore")
+    }
+
+    /// Every object of ours below `prefix`, by its key without that. May be called from anywhere: it works on a thread of its own.
+    pub fn objects(&self, prefix: &str) -> BTreeMap<String, Vec<u8>> {
+        let look = async {
+            let store = self.datastore(prefix).await;
+            let mut found = BTreeMap::new();
+            for entry in store.list("", None).await.expect("a listing").entries {
+                let bytes = store.get(&entry.key).await.expect("an answer").expect("an object");
+                found.insert(entry.key.to_string(), bytes.to_vec());
+            }
+            found
+        };
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        std::thread::scope(|scope| scope.spawn(|| runtime().block_on(look)).join().expect("objects"))
     }
 
     /// Makes the bucket.
