@@ -35,6 +35,7 @@ const SLEEPERS: &[(&str, &str)] = &[
     ("tests/it/fleet/best_effort.rs", "the clock is paused: no time passes"),
     ("tests/it/fleet/careless.rs", "the clock is paused, and slowness is the fault"),
     ("tests/it/fleet/node.rs", "the clock is paused: no time passes"),
+    ("tests/it/support/hostile_proxy.rs", "slowness is the fault"),
     ("tests/it/support/process.rs", "other programs do not say when they are ready"),
     ("tests/it/support/s3_in_process/front.rs", "slowness is the fault"),
 ];

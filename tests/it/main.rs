@@ -12,6 +12,7 @@ mod faults;
 mod fleet;
 mod fleet_of_hosts;
 mod handshake;
+mod hostile;
 mod local_ca;
 mod main_job;
 mod prune;

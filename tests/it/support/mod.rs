@@ -3,6 +3,7 @@
 pub mod bucket;
 pub mod ca_front;
 pub mod fleet_files;
+pub mod hostile_proxy;
 pub mod http;
 pub mod machine;
 pub mod moto;
