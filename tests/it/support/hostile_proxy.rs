@@ -19,7 +19,7 @@ use super::bucket::Bucket;
 pub const SEED: &str = "CERTFLEET_PROXY_SEED";
 
 /// Of a hundred requests, how many meet a fault while there are any left.
-const FAULTS_OF_A_HUNDRED: u64 = 25;
+const FAULTS_OF_A_HUNDRED: u64 = 35;
 
 /// What goes wrong with a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
