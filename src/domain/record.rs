@@ -264,6 +264,17 @@ pub struct OrderRecord {
     pub key: Sealed,
 }
 
+/// An order as its holder keeps it on its own disk, beside the lease: what a late or a careless write does to that one, leaves this one be.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct KeptOrder {
+    /// See [`VERSION`].
+    pub version: u32,
+    /// The generation it was placed for.
+    pub generation: Generation,
+    /// The order, its key sealed.
+    pub order: OrderRecord,
+}
+
 /// `accounts/<issuer>`: the fleet's account at an ACME CA.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct AccountRecord {

@@ -111,6 +111,7 @@ impl Fleet {
             Obtain::Nothing => Ok(self.again(observed, held.as_ref())),
             Obtain::Nowhere => Ok(nowhere(site)),
             Obtain::Take(_) | Obtain::Renew { .. } if observed.part == Part::Renew => {
+                let held = held.filter(|held| is_listed(observed, held.generation, &snapshot));
                 Ok(self.renew(observed, held, &snapshot, deadline).await)
             }
             Obtain::Take(generation) | Obtain::Renew { generation, .. } => {
@@ -347,6 +348,12 @@ impl Fleet {
             }
         }
     }
+}
+
+/// Whether what is installed is, by its ETag, what the datastore has under that number: then it need not be fetched to be judged.
+fn is_listed(observed: &SiteObserved, generation: Generation, snapshot: &Snapshot) -> bool {
+    let known = observed.places.iter().filter_map(|place| place.known.as_ref()).find(|known| known.generation == generation);
+    known.is_some_and(|known| known.etag.as_deref() == snapshot.etag(&observed.site.name))
 }
 
 /// What was pushed to this node, if it is that generation: a generation has one content for ever.

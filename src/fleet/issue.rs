@@ -13,7 +13,7 @@ use super::publish::Published;
 use super::report::Problem;
 use super::site_error::SiteError;
 use super::snapshot::{Snapshot, StoreClock};
-use crate::domain::bundle::Bundle;
+use crate::domain::bundle::{Bundle, Unfit};
 use crate::domain::lease::{Patience, retry_delay};
 use crate::domain::object_key::Generation;
 use crate::domain::plan::Intent;
@@ -108,7 +108,10 @@ impl Fleet {
             }
             Err(Stopped::Lease(LeaseEnded::Lost(why))) => {
                 if let Some(error) = lease.take_failure() {
-                    return Err(error.into());
+                    if matches!(error, SiteError::File(_)) {
+                        self.give_back(site, lease).await;
+                    }
+                    return Err(error);
                 }
                 self.progress.step(&site.name, &format!("the lease was lost ({why}): looking again"));
                 return Ok(Issuance::LookAgain);
@@ -206,7 +209,7 @@ impl Fleet {
         };
         self.progress.step(&site.name, &format!("{name}: asking for {}", names(site)));
         let wanted = wanted(site);
-        let unfinished = self.unfinished(name, &wanted, earlier);
+        let unfinished = self.unfinished(site, name, &wanted, earlier);
         let resumed = unfinished.is_some();
         let mut request = Request {
             identifiers: site.identifiers.clone(),
@@ -215,9 +218,9 @@ impl Fleet {
             now: clock.now(),
             unfinished,
         };
-        let lease = lease.for_issuer(name, wanted, &self.seal, &*self.progress);
+        let lease = lease.for_issuer(name, wanted, self);
         let mut bundle = issuer.issue(&request, &lease).await?;
-        if resumed && bundle.check(&site.identifiers, clock.now()).is_err() {
+        if resumed && matches!(bundle.check(&site.identifiers, clock.now()), Err(Unfit::Expired { .. })) {
             // The order was finished long ago, and what came of it has run out since.
             request.unfinished = None;
             bundle = issuer.issue(&request, &lease).await?;
@@ -232,9 +235,12 @@ impl Fleet {
         Ok((bundle, named.class))
     }
 
-    /// An order of an earlier attempt with the same issuer for the same thing, if the fleet itself wrote it down.
-    fn unfinished(&self, issuer: &str, wanted: &Wanted, earlier: &LeaseRecord) -> Option<Order> {
-        let order = earlier.order.as_ref().filter(|order| order.issuer == issuer && order.wanted == *wanted)?;
+    /// An order of an earlier attempt with the same issuer for the same thing, if the fleet itself wrote it down: into the lease, or on
+    /// this disk, where the lease has lost it.
+    fn unfinished(&self, site: &Site, issuer: &str, wanted: &Wanted, earlier: &LeaseRecord) -> Option<Order> {
+        let kept = self.spool.order(&site.name).filter(|kept| kept.generation == earlier.generation);
+        let orders = earlier.order.iter().cloned().chain(kept.map(|kept| kept.order));
+        let order = orders.into_iter().find(|order| order.issuer == issuer && order.wanted == *wanted)?;
         // An order whose key does not open can only be placed anew; the old one runs out by itself.
         let beside = order.beside(&earlier.site, earlier.generation);
         let key = PrivateKey::from_pem(&self.seal.open(&order.key, &beside.each_ref().map(String::as_str)).ok()?).ok()?;

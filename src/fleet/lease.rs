@@ -7,14 +7,14 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::progress::Progress;
-use super::seal::Seal;
+use super::Fleet;
+use super::site_error::SiteError;
 use super::snapshot::Snapshot;
 use crate::datastore::{Datastore, DatastoreError, Put, PutMode};
 use crate::domain::candidacy;
 use crate::domain::lease::{REFRESH_EVERY, TRUSTED_FOR};
 use crate::domain::object_key::{Listed, ObjectKey};
-use crate::domain::record::{self, LeaseRecord, LeaseState, OrderRecord, Sealed, Wanted};
+use crate::domain::record::{self, KeptOrder, LeaseRecord, LeaseState, OrderRecord, Sealed, Wanted};
 use crate::domain::site::SiteName;
 use crate::issuer::{LeaseEnded, Order};
 use crate::system::clock::{self, Instant};
@@ -31,8 +31,8 @@ struct Inner {
     site: SiteName,
     key: ObjectKey,
     written: Mutex<Written>,
-    /// What the store answered when it was needed.
-    failure: std::sync::Mutex<Option<DatastoreError>>,
+    /// What the store, or the disk, answered when it was needed.
+    failure: std::sync::Mutex<Option<SiteError>>,
     /// Where the store accepts second creates: the candidacy that won the lease. It stays, and is looked at again.
     candidacy: Option<ObjectKey>,
     /// Cancelled when the lease is known to be lost.
@@ -79,8 +79,8 @@ impl HeldLease {
         self.inner.write_over(&mut written, change).await
     }
 
-    /// Why the store did not let an issuer go on, where that is why the work stopped.
-    pub fn take_failure(&self) -> Option<DatastoreError> {
+    /// Why the store, or the disk, did not let an issuer go on, where that is why the work stopped.
+    pub fn take_failure(&self) -> Option<SiteError> {
         self.inner.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -123,8 +123,8 @@ impl HeldLease {
     }
 
     /// The view of it that issuers get: an order is sealed before it is written down, and steps are told to the person.
-    pub fn for_issuer<'a>(&'a self, issuer: &'a str, wanted: Wanted, seal: &'a Seal, progress: &'a dyn Progress) -> IssuerLease<'a> {
-        IssuerLease { lease: self, issuer, wanted, seal, progress }
+    pub fn for_issuer<'a>(&'a self, issuer: &'a str, wanted: Wanted, fleet: &'a Fleet) -> IssuerLease<'a> {
+        IssuerLease { lease: self, issuer, wanted, fleet }
     }
 }
 
@@ -167,7 +167,8 @@ impl Inner {
     }
 
     /// Keeps an error of the store for whoever ends the run: it says more than that the lease was lost.
-    fn fail(&self, error: DatastoreError) -> LeaseEnded {
+    fn fail(&self, error: impl Into<SiteError>) -> LeaseEnded {
+        let error = error.into();
         let ended = LeaseEnded::Lost(in_full(&error));
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         ended
@@ -200,19 +201,21 @@ pub struct IssuerLease<'a> {
     lease: &'a HeldLease,
     issuer: &'a str,
     wanted: Wanted,
-    seal: &'a Seal,
-    progress: &'a dyn Progress,
+    fleet: &'a Fleet,
 }
 
 #[async_trait]
 impl crate::issuer::Lease for IssuerLease<'_> {
     async fn record_order(&self, order: &Order) -> Result<(), LeaseEnded> {
         let inner = &self.lease.inner;
+        let generation = self.lease.record().await.generation;
         let unsealed = Sealed::None { plaintext: String::new() };
         let mut record = OrderRecord { issuer: self.issuer.to_owned(), url: order.url.clone(), wanted: self.wanted.clone(), key: unsealed };
-        let beside = record.beside(&inner.site.file_name(), self.lease.record().await.generation);
-        let key = self.seal.close(&order.key.to_pem(), &beside.each_ref().map(String::as_str));
+        let beside = record.beside(&inner.site.file_name(), generation);
+        let key = self.fleet.seal.close(&order.key.to_pem(), &beside.each_ref().map(String::as_str));
         record.key = key.map_err(|error| LeaseEnded::Lost(in_full(&error)))?;
+        let kept = KeptOrder { version: record::VERSION, generation, order: record.clone() };
+        self.fleet.spool.keep_order(&inner.site, &kept).map_err(|error| inner.fail(error))?;
         inner.write(|lease| lease.order = Some(record)).await.map_err(|error| inner.fail(error))
     }
 
@@ -229,11 +232,11 @@ impl crate::issuer::Lease for IssuerLease<'_> {
     }
 
     fn progress(&self, step: &str) {
-        self.progress.step(&self.lease.inner.site, &format!("{}: {step}", self.issuer));
+        self.fleet.progress.step(&self.lease.inner.site, &format!("{}: {step}", self.issuer));
     }
 
     fn left_behind(&self, what: &str) {
-        self.progress.warning(&format!("{}: {}: left behind: {what}", self.lease.inner.site, self.issuer));
+        self.fleet.progress.warning(&format!("{}: {}: left behind: {what}", self.lease.inner.site, self.issuer));
     }
 }
 

@@ -38,7 +38,9 @@ struct Highest {
     etag: String,
 }
 
-/// The store's time, carried on by this machine's monotonic clock. Only the store says what time it is.
+/// The store's time, carried on by this machine's monotonic clock from the moment at which the store was asked: it is never behind, also on
+/// a machine that was suspended before it had read the answer. What the CA has just issued would be not yet valid there.
+/// Only the store says what time it is.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreClock {
     then: DateTime<Utc>,
@@ -60,7 +62,8 @@ impl StoreClock {
 impl Snapshot {
     /// Lists everything.
     pub async fn take(store: &dyn Datastore) -> Result<Self, DatastoreError> {
-        Ok(Self::read(&store.list("", None).await?))
+        let asked = Instant::now();
+        Ok(Self::seen_since(asked, &store.list("", None).await?))
     }
 
     /// What is at hand where the datastore cannot be reached: bundles that were brought here, and the time of whoever brought them.
@@ -75,16 +78,21 @@ impl Snapshot {
         let bundles = ObjectKey::bundles_prefix(site);
         let before = ObjectKey::bundle(site, Generation(next.0.saturating_sub(2)));
         let leases = ObjectKey::leases_prefix(site, next);
+        let asked = Instant::now();
         let (mut bundles, leases) =
             futures_util::future::try_join(store.list(&bundles, Some(before.as_str())), store.list(&leases, None)).await?;
         bundles.entries.extend(leases.entries);
         // Ages are measured within the listing of the leases.
         bundles.now = leases.now;
-        Ok(Self::read(&bundles))
+        Ok(Self::seen_since(asked, &bundles))
     }
 
-    /// What a listing of everything shows.
+    /// What a listing shows.
     pub fn read(listing: &Listing) -> Self {
+        Self::seen_since(Instant::now(), listing)
+    }
+
+    fn seen_since(asked: Instant, listing: &Listing) -> Self {
         let mut seen = Seen::default();
         for entry in &listing.entries {
             match entry.key.listed() {
@@ -111,7 +119,7 @@ impl Snapshot {
                 Listed::Probe | Listed::Other => {}
             }
         }
-        Self { clock: StoreClock::showing(listing.now), seen: Arc::new(seen) }
+        Self { clock: StoreClock { then: listing.now, taken: asked }, seen: Arc::new(seen) }
     }
 
     /// The same, with a bundle that has appeared since.

@@ -16,6 +16,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use time::OffsetDateTime;
 use tokio::time::sleep;
 
+use super::bug::Bug;
 use super::fault::Fault;
 use super::invariants;
 use super::process::{Process, time_out};
@@ -238,6 +239,10 @@ impl Desk {
             .await?;
         let order = Order { url, key: key(key_number).key.clone() };
         lease.record_order(&order).await?;
+        if self.world().bug == Some(Bug::OrderNotRecorded) {
+            let orders = self.world().disk(self.process.machine).join("place/spool/orders");
+            let _ = std::fs::remove_file(orders.join(format!("{}.json", self.site.file_name())));
+        }
         Ok(order)
     }
 

@@ -99,6 +99,7 @@ fn scenario(store: Store) -> Scenario {
         first_use: false,
         at_once: true,
         runs_per_night: 1,
+        stale_after: Duration::from_secs(36 * 3600),
         faults: std::collections::BTreeSet::new(),
         per_mille: 0,
     }

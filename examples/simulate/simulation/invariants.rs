@@ -193,8 +193,7 @@ pub fn node_has_run(world: &World, process: &Arc<Process>, site: &SiteName, befo
     }
 }
 
-/// Looked at when nobody is at work: what the CA has issued is in the bucket, or can be had again. The one exception is told in
-/// ARCHITECTURE.md: a write of the lease that the store carries out long after it was given up can make an order forgotten.
+/// Looked at when nobody is at work: what the CA has issued is in the bucket, or can be had again.
 pub fn nothing_is_lost(world: &World) {
     let all: Vec<_> = world.state().ca.all_issued().cloned().collect();
     for issued in all {
@@ -204,8 +203,7 @@ pub fn nothing_is_lost(world: &World) {
                 || state.lost.contains(&ObjectKey::bundle(&issued.site, issued.generation));
             let prefix = ObjectKey::leases_prefix(&issued.site, issued.generation);
             let mut leases = state.bucket.under(&prefix);
-            let forgotten = state.put_back.contains(&(issued.site.clone(), issued.generation));
-            passed || forgotten || leases.any(|(_, body)| contains(body, issued.order.as_bytes()))
+            passed || leases.any(|(_, body)| contains(body, issued.order.as_bytes()))
         };
         if !recoverable && !is_spooled(world, &issued) {
             world.violate("I8", || {
@@ -215,11 +213,15 @@ pub fn nothing_is_lost(world: &World) {
     }
 }
 
+/// Whether a machine has the certificate on its disk, or the order that yields it.
 fn is_spooled(world: &World, issued: &Issued) -> bool {
     (0..=world.scenario.nodes).any(|machine| {
-        let path = world.disk(machine).join("place/spool").join(format!("{}.json", issued.site.file_name()));
+        let (spool, name) = (world.disk(machine).join("place/spool"), format!("{}.json", issued.site.file_name()));
+        let ordered = std::fs::read(spool.join("orders").join(&name)).is_ok_and(|order| contains(&order, issued.order.as_bytes()));
+        let path = spool.join(name);
         let spooled = std::fs::read(path).ok().and_then(|bytes| record::read::<BundleRecord>(&bytes).ok());
         spooled.and_then(|bundle| world.state().ca.issued(&bundle.fullchain).cloned()).is_some_and(|found| found.order == issued.order)
+            || ordered
     })
 }
 

@@ -277,7 +277,7 @@ fn node(process: &Arc<Process>, part: Part, snapshot: &Snapshot) -> Node {
         sites: world.sites.clone(),
         delivered: Delivered::in_place(&place),
         place,
-        stale_after: Duration::from_secs(36 * 3600),
+        stale_after: world.scenario.stale_after,
         clock_offset_secs: (wall_clock(world, process.machine) - snapshot.clock().now()).num_seconds(),
     }
 }

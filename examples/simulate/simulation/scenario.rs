@@ -42,6 +42,8 @@ pub struct Scenario {
     pub at_once: bool,
     /// How often an agent runs in a night.
     pub runs_per_night: u64,
+    /// How long a node may be silent: three times as often it looks at what is served, and tells.
+    pub stale_after: Duration,
     pub faults: BTreeSet<Fault>,
     /// How often a call goes wrong, in a thousand.
     pub per_mille: u64,
@@ -65,7 +67,8 @@ impl Scenario {
             proves_chains: random.chance(50),
             first_use: random.chance(50),
             at_once: random.chance(500),
-            runs_per_night: random.one_of(&[1, 1, 1, 1, 1, 3]),
+            runs_per_night: if random.chance(80) { 3 } else { 1 },
+            stale_after: HOUR * random.one_of(&[36, 240]),
             faults: if per_mille == 0 { BTreeSet::new() } else { faults },
             per_mille,
         }

@@ -189,12 +189,10 @@ impl Way {
             }
             Fate::AppliedLate => {
                 let (later, delay, world_too) = (what.clone(), world.pause(1_000, 400_000), Arc::clone(world));
-                let (name, before) = (self.process.name(), world.state().bucket.writes);
+                let name = self.process.name();
                 tokio::spawn(async move {
                     sleep(delay).await;
-                    world_too.state().late_since = Some(before);
                     apply(&world_too);
-                    world_too.state().late_since = None;
                     world_too.tell(&name, || format!("{later}: carried out only now"));
                 });
                 sleep(time_out(world)).await;
@@ -283,12 +281,6 @@ pub fn write(world: &World, machine: usize, key: &ObjectKey, body: Bytes, mode: 
     }
     invariants::before_write(world, machine, key, &body);
     let mut state = world.state();
-    if let (Some(since), Listed::Lease(site, generation, _)) = (state.late_since, key.listed())
-        && state.bucket.objects.get(key).is_some_and(|there| there.etag > since)
-    {
-        // What was written in the meantime is gone: an order that was recorded, perhaps.
-        state.put_back.insert((site, generation));
-    }
     state.bucket.writes += 1;
     let etag = state.bucket.writes;
     state.bucket.insert(key, Object { body, etag, last_modified: now });

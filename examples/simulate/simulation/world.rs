@@ -69,10 +69,6 @@ pub struct State {
     pub trace: Option<Vec<String>>,
     /// Generations that the bucket lost on purpose: they may come back, or be made anew.
     pub lost: BTreeSet<ObjectKey>,
-    /// Set while a write is carried out that its caller has given up: how many writes there were when it was sent.
-    pub late_since: Option<u64>,
-    /// Generations whose lease such a write has put back to an older state.
-    pub put_back: BTreeSet<(SiteName, Generation)>,
     /// When the CA last refused an order for a generation, and how many excuses there were by then.
     pub refused: BTreeMap<(SiteName, Generation), (DateTime<Utc>, u64)>,
 }
@@ -94,8 +90,6 @@ impl World {
             violation: None,
             trace: traced.then(Vec::new),
             lost: BTreeSet::new(),
-            late_since: None,
-            put_back: BTreeSet::new(),
             refused: BTreeMap::new(),
         };
         Arc::new(Self { scenario, bug, sites, disks, begun: Instant::now(), state: Mutex::new(state), at_work: Mutex::default() })
