@@ -44,6 +44,7 @@ const SLEEPERS: &[(&str, &str)] = &[
 /// time it is, only the store says.
 const CLOCKS_OF_THE_FLEET: &[(&str, &str)] = &[
     ("src/fleet/agent.rs", "how long to wait for another machine"),
+    ("src/fleet/doctor/store.rs", "how long the store takes to answer"),
     ("src/fleet/election.rs", "when a request left"),
     ("src/fleet/ensure.rs", "how long to wait for another machine"),
     ("src/fleet/lease.rs", "when a refresh left, and when the next is due"),

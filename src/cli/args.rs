@@ -32,7 +32,7 @@ pub(super) struct Arguments {
 }
 
 const EXITS: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, \
-3 something needs attention (status), 4 a renewal or an installation failed but a valid certificate is in place, 75 try again.\nErrors go to standard error as `error: …`, then `hint: …`.";
+3 something needs attention (status, doctor), 4 a renewal or an installation failed but a valid certificate is in place, 75 try again.\nErrors go to standard error as `error: …`, then `hint: …`.";
 
 /// When to use colour.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -52,6 +52,8 @@ pub(super) enum Command {
     Agent(Agent),
     /// On a new webserver: install every site from the datastore, without ever renewing
     Bootstrap(Bootstrap),
+    /// Try everything that the configuration relies on, and say what to do about what fails; exit 3 when there is anything
+    Doctor,
     /// Write a commented starter certfleet.toml and a new identity; never overwrites
     Init,
     /// Make sure that every site has a valid certificate, here and proven in the datastore

@@ -12,8 +12,8 @@ use super::console::Console;
 use super::exit::Exit;
 use super::failure::Failure;
 use crate::config::{
-    self, AcmeSettings, ConfigError, Election, IdentitySource, IssuerSettings, Location, Program, Seal as SealSetting, Secret, Settings,
-    SolverSettings, Sources,
+    self, AcmeSettings, ConfigError, Election, IdentitySource, IssuerSettings, Location, Program, S3Settings, Seal as SealSetting, Secret,
+    Settings, SolverSettings, Sources,
 };
 use crate::datastore::Datastore;
 use crate::datastore::directory::DirectoryDatastore;
@@ -82,10 +82,14 @@ pub(super) fn place_directory(settings: &Settings) -> PathBuf {
 
 /// The datastore. Nothing is asked of it yet.
 pub(super) async fn datastore(settings: &Settings) -> Result<Arc<dyn Datastore>, Failure> {
-    let s3 = match &settings.datastore.location {
-        Location::Directory(path) => return Ok(Arc::new(DirectoryDatastore::new(path.clone()))),
-        Location::S3(s3) => s3,
-    };
+    match &settings.datastore.location {
+        Location::Directory(path) => Ok(Arc::new(DirectoryDatastore::new(path.clone()))),
+        Location::S3(s3) => Ok(Arc::new(S3Datastore::connect(s3_options(s3)?).await?)),
+    }
+}
+
+/// How a bucket is reached. Its secrets are fetched.
+pub(super) fn s3_options(s3: &S3Settings) -> Result<S3Options, Failure> {
     let credentials = match &s3.credentials {
         None => Credentials::Chain,
         Some(pair) => {
@@ -93,7 +97,7 @@ pub(super) async fn datastore(settings: &Settings) -> Result<Arc<dyn Datastore>,
             Credentials::Explicit { access_key, secret_key: Zeroizing::new(resolve(&pair.secret_key)?.trim().to_owned()) }
         }
     };
-    let options = S3Options {
+    Ok(S3Options {
         bucket: s3.bucket.clone(),
         prefix: s3.prefix.clone(),
         endpoint: s3.endpoint.clone(),
@@ -111,8 +115,7 @@ pub(super) async fn datastore(settings: &Settings) -> Result<Arc<dyn Datastore>,
         ca_file: s3.ca_file.clone(),
         proxy: s3.proxy.clone(),
         timeouts: Timeouts::default(),
-    };
-    Ok(Arc::new(S3Datastore::connect(options).await?))
+    })
 }
 
 /// How secrets are to be kept.
@@ -207,11 +210,23 @@ fn acme_issuer(
     store: &Arc<dyn Datastore>,
     seal: &Arc<OnceLock<Seal>>,
 ) -> Result<NamedIssuer, Failure> {
+    let anchors = acme_anchors(name, acme)?;
+    let issuer = acme_ca(name, acme, solver, store, seal)?;
+    Ok(NamedIssuer { class: IssuerClass::Acme, anchors, issuer: Some(Arc::new(issuer)) })
+}
+
+/// An ACME CA. Its secrets and files are read; nothing is asked of it yet.
+pub(super) fn acme_ca(
+    name: &str,
+    acme: &AcmeSettings,
+    solver: Arc<dyn Solver>,
+    store: &Arc<dyn Datastore>,
+    seal: &Arc<OnceLock<Seal>>,
+) -> Result<AcmeIssuer, Failure> {
     let eab = match &acme.eab {
         None => None,
         Some(eab) => Some(ExternalAccount { kid: eab.kid.clone(), hmac_key: Zeroizing::new(resolve(&eab.hmac_key)?.trim().to_owned()) }),
     };
-    let anchors = acme_anchors(name, acme)?;
     let trust = acme.trust.as_deref().map(|path| pem_file(name, "trust", path)).transpose()?;
     let Some(key) = ObjectKey::account(name) else {
         return Err(Failure::usage(format!("an issuer cannot be called {name:?}"), "use letters, digits and hyphens"));
@@ -219,9 +234,7 @@ fn acme_issuer(
     let accounts = Arc::new(StoredAccount::new(Arc::clone(store), Arc::clone(seal), key));
     let (directory, contact) = (acme.directory.clone(), acme.contact.clone());
     let options = AcmeOptions { name: name.to_owned(), directory, trust, contact, eab, solver, accounts };
-    let issuer =
-        AcmeIssuer::new(options).map_err(|error| Failure::new(&error, format!("correct the table [issuer.{name}]"), Exit::Usage))?;
-    Ok(NamedIssuer { class: IssuerClass::Acme, anchors, issuer: Some(Arc::new(issuer)) })
+    AcmeIssuer::new(options).map_err(|error| Failure::new(&error, format!("correct the table [issuer.{name}]"), Exit::Usage))
 }
 
 fn acme_anchors(name: &str, acme: &AcmeSettings) -> Result<Anchors, Failure> {
@@ -232,7 +245,8 @@ fn acme_anchors(name: &str, acme: &AcmeSettings) -> Result<Anchors, Failure> {
     })
 }
 
-fn solver(settings: &Settings, name: &str) -> Result<Arc<dyn Solver>, Failure> {
+/// A solver. Its secrets and files are read.
+pub(super) fn solver(settings: &Settings, name: &str) -> Result<Arc<dyn Solver>, Failure> {
     let refused = |error: SolverError| Failure::new(&error, error.hint.clone(), Exit::Usage);
     let program = |program: &Program, kind| -> Result<Arc<dyn Solver>, Failure> {
         let script = match program {

@@ -12,7 +12,7 @@ pub(super) enum Exit {
     Failed = 1,
     /// Wrong usage or configuration; nothing was touched.
     Usage = 2,
-    /// `status`: something needs a person.
+    /// `status`, `doctor`: something needs a person.
     Attention = 3,
     /// A renewal failed, but a certificate that is still valid is in place.
     Degraded = 4,

@@ -11,6 +11,7 @@ mod assemble;
 mod bootstrap;
 mod console;
 mod delivery;
+mod doctor;
 mod ensure;
 mod exit;
 mod export;
@@ -66,6 +67,7 @@ async fn run(arguments: &Arguments, console: &Arc<Console>) -> Result<Exit, Fail
     match &arguments.command {
         Command::Agent(agent) => agent::run(arguments, agent, console).await,
         Command::Bootstrap(bootstrap) => bootstrap::run(arguments, bootstrap, console).await,
+        Command::Doctor => doctor::run(arguments, console).await,
         Command::Ensure(ensure) => ensure::run(arguments, ensure, console).await,
         Command::Export(export) => export::run(arguments, export, console).await,
         Command::Import(import) => import::run(arguments, import, console).await,

@@ -203,7 +203,7 @@ impl NodeRun {
 }
 
 /// Rounded to the nearest second: stores tell their time in whole seconds.
-fn offset_secs(offset: TimeDelta) -> i64 {
+pub(super) fn offset_secs(offset: TimeDelta) -> i64 {
     (offset.num_milliseconds() + 500).div_euclid(1_000)
 }
 

@@ -107,6 +107,11 @@ impl ObjectKey {
         Self(format!("probes/{run}-{round:02}"))
     }
 
+    /// A key for trying out what credentials can do beside the fleet's own prefix; `run` is hexadecimal.
+    pub fn beside(run: &str) -> Self {
+        Self(format!("{run}.certfleet-doctor"))
+    }
+
     /// The prefix of every bundle of a site.
     pub fn bundles_prefix(site: &SiteName) -> String {
         format!("bundles/{}/", site.file_name())

@@ -17,6 +17,7 @@ pub mod accounts;
 pub mod agent;
 pub mod bundle_object;
 pub mod delivery;
+pub mod doctor;
 pub mod election;
 pub mod ensure;
 pub mod first_use;

@@ -123,14 +123,27 @@ impl LocalCa {
                 create_once(&key_path, text.as_bytes(), files::SECRET_FILE)?
             }
         };
-        let key = PrivateKey::from_pem(&key_pem).map_err(|source| LocalCaError::Key { path: key_path.clone(), source })?;
         let root_pem = if let Some(text) = read(&root_path)? {
             text
         } else {
+            let key = PrivateKey::from_pem(&key_pem).map_err(|source| LocalCaError::Key { path: key_path.clone(), source })?;
             let text = new_root(&key, options, now)?;
             create_once(&root_path, text.as_bytes(), 0o644)?
         };
-        let root = root_certificate(&root_pem).ok_or_else(|| LocalCaError::Root { path: root_path.clone() })?;
+        Self::of_files(&root_pem, &key_pem, [root_path, key_path], options)
+    }
+
+    /// Opens the CA in `dir`, where there is one. Nothing is made.
+    pub fn open(dir: &Path, options: &LocalCaOptions) -> Result<Option<Self>, LocalCaError> {
+        let (root_path, key_path) = (dir.join(ROOT_FILE), dir.join(KEY_FILE));
+        let Some(root_pem) = read(&root_path)? else { return Ok(None) };
+        let Some(key_pem) = read(&key_path)? else { return Err(LocalCaError::KeyMissing { root: root_path, key: key_path }) };
+        Self::of_files(&root_pem, &key_pem, [root_path, key_path], options).map(Some)
+    }
+
+    fn of_files(root_pem: &str, key_pem: &str, [root_path, key_path]: [PathBuf; 2], options: &LocalCaOptions) -> Result<Self, LocalCaError> {
+        let key = PrivateKey::from_pem(key_pem).map_err(|source| LocalCaError::Key { path: key_path.clone(), source })?;
+        let root = root_certificate(root_pem).ok_or_else(|| LocalCaError::Root { path: root_path.clone() })?;
         if root.public() != key.public() {
             return Err(LocalCaError::OtherKey { root: root_path, key: key_path });
         }
@@ -147,7 +160,8 @@ impl LocalCa {
         &self.root_path
     }
 
-    fn check_root(&self, now: DateTime<Utc>) -> Result<(), IssueError> {
+    /// Whether the root can still sign what lives.
+    pub fn check_root(&self, now: DateTime<Utc>) -> Result<(), IssueError> {
         let root = self.root();
         let until = rfc3339(&root.not_after);
         let from = rfc3339(&root.not_before);

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::domain::identifier::Identifier;
 
+pub mod look;
 pub mod script;
 pub mod standalone;
 pub mod webroot;

@@ -76,6 +76,16 @@ impl Standalone {
         Self::new((Ipv6Addr::UNSPECIFIED, HTTP_PORT).into())
     }
 
+    /// The port it listens at.
+    pub fn port(&self) -> u16 {
+        self.listen.port()
+    }
+
+    /// Whether it could listen right now. It does not any more when this returns.
+    pub async fn try_listening(&self) -> Result<(), SolverError> {
+        self.bind().await.map(drop)
+    }
+
     async fn bind(&self) -> Result<TcpListener, SolverError> {
         let bound = match TcpListener::bind(self.listen).await {
             Err(error) if self.listen.ip() == Ipv6Addr::UNSPECIFIED && no_ipv6(&error) => {

@@ -124,19 +124,24 @@ impl AcmeIssuer {
     }
 
     async fn open_kept(&self, kept: &[u8]) -> Result<Account, IssueError> {
-        let unreadable = |_| self.unusable("it cannot be read");
-        let directory = serde_json::from_slice::<Kept>(kept).map_err(unreadable)?.directory.unwrap_or_default();
-        if directory != self.options.directory {
-            return Err(self.unusable(&format!("it belongs to {directory}, and the configuration says {}", self.options.directory)));
-        }
         let mut attempts = Attempts::default();
         loop {
-            let credentials: AccountCredentials = serde_json::from_slice(kept).map_err(unreadable)?;
+            let credentials = self.credentials(kept)?;
             match Account::builder_with_http(Box::new(self.client.clone())).from_credentials(credentials).await {
                 Ok(account) => return Ok(account),
                 Err(error) => attempts.again(error).await.map_err(|error| explain(&self.options.name, Step::Account, &error))?,
             }
         }
+    }
+
+    /// Reads a kept account, which must be one at this CA.
+    pub(super) fn credentials(&self, kept: &[u8]) -> Result<AccountCredentials, IssueError> {
+        let unreadable = |_| self.unusable("it cannot be read");
+        let directory = serde_json::from_slice::<Kept>(kept).map_err(unreadable)?.directory.unwrap_or_default();
+        if directory != self.options.directory {
+            return Err(self.unusable(&format!("it belongs to {directory}, and the configuration says {}", self.options.directory)));
+        }
+        serde_json::from_slice(kept).map_err(unreadable)
     }
 
     fn unusable(&self, why: &str) -> IssueError {

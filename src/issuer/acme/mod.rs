@@ -26,10 +26,12 @@ mod account;
 mod answers;
 mod attempts;
 mod http_client;
+mod look;
 mod refusal;
 mod work;
 
 pub use account::{Accounts, AccountsError, ExternalAccount};
+pub use look::{Offer, Standing};
 
 use answers::Answers;
 use attempts::Attempts;

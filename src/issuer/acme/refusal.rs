@@ -29,6 +29,8 @@ pub(super) enum Step {
     Validation,
     Finalize,
     Download,
+    Directory,
+    Lookup,
 }
 
 impl fmt::Display for Step {
@@ -40,6 +42,8 @@ impl fmt::Display for Step {
             Self::Validation => "have the identifiers validated",
             Self::Finalize => "finalize the order",
             Self::Download => "fetch the certificate",
+            Self::Directory => "fetch the directory",
+            Self::Lookup => "look the account up",
         })
     }
 }

@@ -1,0 +1,89 @@
+//! The issuers that this machine may ask.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures_util::future::LocalBoxFuture;
+
+use super::{Patient, look};
+use crate::cli::assemble;
+use crate::config::{AcmeSettings, IssuerSettings};
+use crate::datastore::Datastore;
+use crate::datastore::memory::MemoryDatastore;
+use crate::domain::checkup::{Check, Finding, Part};
+use crate::domain::schedule::MachineRole;
+use crate::domain::site::SiteName;
+use crate::fleet::doctor::issuers::{self, AccountKept};
+use crate::fleet::doctor::blocking;
+use crate::issuer::local_ca::KEY_FILE;
+use crate::solver::standalone::Standalone;
+
+/// One look at each issuer that some site lists.
+pub(super) fn looks(patient: &Patient) -> Vec<LocalBoxFuture<'_, Vec<Finding>>> {
+    let names: BTreeSet<_> = patient.issued().flat_map(|site| &site.issuers).collect();
+    let each = names.into_iter().filter_map(|name| Some((name, patient.settings.issuers.get(name)?)));
+    let looks = each.map(|(name, settings)| look(Check::of(Part::Issuers, "issuer", name), one(patient, name, settings)));
+    looks.collect()
+}
+
+async fn one(patient: &Patient, name: &str, settings: &IssuerSettings) -> Vec<Finding> {
+    match settings {
+        IssuerSettings::Acme(acme) => ca(patient, name, acme).await,
+        IssuerSettings::LocalCa { .. } => local_ca(patient, name).await,
+        IssuerSettings::SelfSigned { .. } => vec![issuers::self_signed(name)],
+    }
+}
+
+async fn ca(patient: &Patient, name: &str, acme: &AcmeSettings) -> Vec<Finding> {
+    let kept = match (patient.datastore(), &patient.seal) {
+        (Some(_), Some(_)) => AccountKept::Reachable,
+        _ => AccountKept::OutOfReach,
+    };
+    // Where the datastore is out of reach, nothing is asked of this one.
+    let nowhere = || Arc::new(MemoryDatastore::new(chrono::DateTime::UNIX_EPOCH)) as Arc<dyn Datastore>;
+    let store = patient.datastore().map_or_else(nowhere, |opened| Arc::clone(&opened.store));
+    let (seal, owned, called) = (Arc::clone(&patient.seal_cell), acme.clone(), name.to_owned());
+    // No challenge is answered: any solver will do.
+    let built = blocking(move || assemble::acme_ca(&called, &owned, Arc::new(Standalone::everywhere()), &store, &seal)).await;
+    let mut findings = chain_trust(patient, name, acme).await;
+    match built {
+        Ok(issuer) => findings.extend(issuers::acme(&issuer, name, &profiles(patient, name), kept).await),
+        Err(failure) => findings.push(issuers::unusable(name, failure.what, failure.hint)),
+    }
+    findings
+}
+
+/// The profiles that sites want of an issuer, each with the first site that does.
+fn profiles(patient: &Patient, issuer: &str) -> BTreeMap<String, SiteName> {
+    let mut profiles = BTreeMap::new();
+    for site in patient.issued().filter(|site| site.issuers.iter().any(|name| name == issuer)) {
+        if let Some(profile) = &site.profile {
+            profiles.entry(profile.clone()).or_insert_with(|| site.name.clone());
+        }
+    }
+    profiles
+}
+
+async fn chain_trust(patient: &Patient, name: &str, acme: &AcmeSettings) -> Vec<Finding> {
+    let Some(path) = acme.chain_trust.clone() else { return Vec::new() };
+    let check = Check::of(Part::Issuers, "chain-trust", name);
+    let called = name.to_owned();
+    vec![match patient.with_settings(move |settings| assemble::anchors(settings, &called)).await {
+        Ok(_) => check.ok(format!("{} holds roots", path.display())),
+        Err(failure) => check.failed(failure.what, failure.hint),
+    }]
+}
+
+async fn local_ca(patient: &Patient, name: &str) -> Vec<Finding> {
+    let directory = patient.settings.local_ca_dir();
+    let here = patient.role == MachineRole::BuildMachine || directory.join(KEY_FILE).exists();
+    // By the store's clock, like every issuance.
+    let now = patient.snapshot.as_ref().map(|snapshot| snapshot.clock().now());
+    let name = name.to_owned();
+    blocking(move || match (here, now) {
+        (false, _) => vec![issuers::local_ca_elsewhere(&directory, &name)],
+        (true, Some(now)) => issuers::local_ca(&directory, &name, now),
+        (true, None) => vec![Check::of(Part::Issuers, "root", &name).skipped("only the datastore says what time it is")],
+    })
+    .await
+}

@@ -1,0 +1,221 @@
+//! What starts certfleet regularly, read from crontabs and units: its own, and those that people wrote.
+
+use std::time::Duration;
+
+use super::schedule::MachineRole;
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+/// How often a job is started: the longest time between two starts, where it can be told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Every {
+    /// This long at most.
+    Known(Duration),
+    /// As somebody has written it down in a way that is not understood here.
+    Unknown,
+}
+
+/// What starts the job of a machine.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Starter {
+    /// The file that says so.
+    pub place: String,
+    /// How often.
+    pub every: Every,
+}
+
+/// How often each line of a crontab (crontab(5)) starts that job, be it with the user's name in the sixth place or not.
+pub fn of_crontab(text: &str, role: MachineRole) -> Vec<Every> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+    lines.filter(|line| starts(line, role)).map(cron_interval).collect()
+}
+
+/// Whether a command line is that of the machine's job: certfleet, by whatever path, and its command after it.
+pub fn starts(line: &str, role: MachineRole) -> bool {
+    let mut words = line.split(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | ';' | '&' | '|' | '='));
+    let named = |word: &str| word.rsplit('/').next() == Some("certfleet");
+    words.by_ref().any(named) && words.any(|word| word == role.command())
+}
+
+/// Whether a service (systemd.service(5)) starts that job.
+pub fn is_started_by(service: &str, role: MachineRole) -> bool {
+    values(service, "ExecStart").any(|line| starts(line, role))
+}
+
+/// How often a timer (systemd.timer(5)) starts its service.
+pub fn of_timer(timer: &str) -> Every {
+    let calendar = values(timer, "OnCalendar").map(calendar_interval);
+    let spans = ["OnUnitActiveSec", "OnUnitInactiveSec"].into_iter().flat_map(|key| values(timer, key).map(span));
+    let every: Vec<_> = calendar.chain(spans).collect();
+    // Each of them starts it: the shortest counts.
+    let shortest = every.iter().filter_map(|every| match every {
+        Every::Known(interval) => Some(*interval),
+        Every::Unknown => None,
+    });
+    shortest.min().map_or(Every::Unknown, Every::Known)
+}
+
+fn known(secs: u64) -> Every {
+    Every::Known(Duration::from_secs(secs))
+}
+
+fn values<'a>(unit: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
+    let lines = unit.lines().map(str::trim).filter_map(|line| line.split_once('='));
+    lines.filter(move |(name, _)| name.trim() == key).map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
+}
+
+/// The first five words of a line, or the one that stands for them.
+fn cron_interval(line: &str) -> Every {
+    let fields: Vec<_> = line.split_whitespace().collect();
+    match fields.as_slice() {
+        ["@hourly", ..] => known(HOUR),
+        ["@daily" | "@midnight", ..] => known(DAY),
+        ["@weekly", ..] => known(7 * DAY),
+        ["@monthly", ..] => known(31 * DAY),
+        [minute, hour, "*", "*", "*", ..] => by_time(&step(minute), &step(hour)),
+        [_, _, "*", "*", weekday, ..] if number(weekday).is_some() => known(7 * DAY),
+        [_, _, day, "*", "*", ..] if number(day).is_some() => known(31 * DAY),
+        _ => Every::Unknown,
+    }
+}
+
+/// A part of a time of day.
+enum Part {
+    /// Every one.
+    All,
+    /// Every so many.
+    Step(u64),
+    /// One.
+    One,
+    /// Several, or what is not understood.
+    Other,
+}
+
+fn by_time(minute: &Part, hour: &Part) -> Every {
+    match (minute, hour) {
+        (Part::All, Part::All) => known(MINUTE),
+        (Part::Step(minutes), Part::All) => known(minutes * MINUTE),
+        // Several minutes of an hour are an hour apart at most.
+        (Part::One | Part::Other, Part::All) => known(HOUR),
+        (_, Part::Step(hours)) => known(hours * HOUR),
+        (_, Part::One) => known(DAY),
+        (_, Part::Other) => Every::Unknown,
+    }
+}
+
+fn step(field: &str) -> Part {
+    match (field, field.split_once('/')) {
+        ("*", _) => Part::All,
+        (_, Some(("*" | "0" | "00", every))) => number(every).filter(|every| (1..=60).contains(every)).map_or(Part::Other, Part::Step),
+        _ if number(field).is_some() => Part::One,
+        _ => Part::Other,
+    }
+}
+
+fn number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
+}
+
+/// The usual forms of systemd.time(7).
+fn calendar_interval(value: &str) -> Every {
+    match value {
+        "minutely" => known(MINUTE),
+        "hourly" => known(HOUR),
+        "daily" => known(DAY),
+        "weekly" => known(7 * DAY),
+        "monthly" => known(31 * DAY),
+        _ => {
+            let time = value.strip_prefix("*-*-* ").unwrap_or(value);
+            let mut parts = time.split(':');
+            match (parts.next(), parts.next()) {
+                (Some(hour), Some(minute)) if !time.contains(' ') => by_time(&step(minute), &step(hour)),
+                _ => Every::Unknown,
+            }
+        }
+    }
+}
+
+/// A time span with one unit.
+fn span(value: &str) -> Every {
+    let (digits, unit) = value.split_at(value.bytes().take_while(u8::is_ascii_digit).count());
+    let factor = match unit.trim() {
+        "" | "s" | "sec" | "second" | "seconds" => 1,
+        "m" | "min" | "minute" | "minutes" => MINUTE,
+        "h" | "hr" | "hour" | "hours" => HOUR,
+        "d" | "day" | "days" => DAY,
+        _ => return Every::Unknown,
+    };
+    number(digits).and_then(|count| count.checked_mul(factor)).map_or(Every::Unknown, known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crontabs_are_read_as_people_write_them() {
+        for (line, expected) in [
+            ("17 * * * *  root  /usr/local/bin/certfleet --config /etc/certfleet/certfleet.toml agent --quiet", vec![known(HOUR)]),
+            ("17 3 * * * certfleet agent", vec![known(DAY)]),
+            ("*/15 * * * * certfleet agent", vec![known(15 * MINUTE)]),
+            ("5,35 * * * * certfleet agent", vec![known(HOUR)]),
+            ("0 */6 * * * cd /srv && ./certfleet agent", vec![known(6 * HOUR)]),
+            ("0 3 * * 0 certfleet agent", vec![known(7 * DAY)]),
+            ("0 3 1 * * certfleet agent", vec![known(31 * DAY)]),
+            ("0 3,15 * * * certfleet agent", vec![Every::Unknown]),
+            ("@daily certfleet agent", vec![known(DAY)]),
+            ("@reboot certfleet agent", vec![Every::Unknown]),
+            ("# 17 * * * * certfleet agent", vec![]),
+            ("17 * * * * certfleet ensure", vec![]),
+            ("17 * * * * /usr/bin/agent --for certfleet", vec![]),
+            ("17 * * * * certfleet-agent", vec![]),
+            ("MAILTO=certfleet agent@example.com", vec![]),
+        ] {
+            assert_eq!(of_crontab(line, MachineRole::Webserver), expected, "{line}");
+        }
+        assert_eq!(of_crontab("3 4 * * * u '/opt/my certfleet/certfleet' ensure", MachineRole::BuildMachine), [known(DAY)]);
+    }
+
+    #[test]
+    fn timers_are_read_in_their_usual_forms() {
+        for (text, expected) in [
+            ("[Timer]\nOnCalendar=*:17\nPersistent=true\n", known(HOUR)),
+            ("OnCalendar=03:17\n", known(DAY)),
+            ("OnCalendar = *-*-* 00/6:00:00\n", known(6 * HOUR)),
+            ("OnCalendar=*:0/10\n", known(10 * MINUTE)),
+            ("OnCalendar=hourly\nOnCalendar=daily\n", known(HOUR)),
+            ("OnBootSec=5min\nOnUnitActiveSec=30min\n", known(30 * MINUTE)),
+            ("OnCalendar=Mon *-*-* 03:00\n", Every::Unknown),
+            ("OnBootSec=5min\n", Every::Unknown),
+            ("OnUnitActiveSec=99999999999999999999\n", Every::Unknown),
+        ] {
+            assert_eq!(of_timer(text), expected, "{text}");
+        }
+        let service = "[Service]\nExecStart=/usr/local/bin/certfleet --config /etc/c.toml agent --quiet\n";
+        assert!(is_started_by(service, MachineRole::Webserver) && !is_started_by(service, MachineRole::BuildMachine));
+    }
+
+    #[test]
+    fn what_certfleet_installs_is_understood() {
+        use crate::domain::schedule::Schedule;
+        for (role, every) in [(MachineRole::Webserver, known(HOUR)), (MachineRole::BuildMachine, known(DAY))] {
+            let schedule = Schedule {
+                role,
+                program: "/usr/local/bin/certfleet".into(),
+                configuration: "/etc/certfleet/certfleet.toml".into(),
+                user: "root".to_owned(),
+                machine: "ws-1".to_owned(),
+                splay: Duration::ZERO,
+                written: Vec::new(),
+                seen: Vec::new(),
+            };
+            assert_eq!(of_crontab(&schedule.cron().expect("a crontab")[0].text, role), [every]);
+            let units = schedule.systemd().expect("units");
+            assert!(is_started_by(&units[0].text, role), "{}", units[0].text);
+            assert_eq!(of_timer(&units[1].text), every);
+        }
+    }
+}
