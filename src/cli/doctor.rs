@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use chrono::Utc;
-use futures_util::future::{LocalBoxFuture, FutureExt as _, join_all};
+use futures_util::future::{FutureExt as _, LocalBoxFuture, join_all};
 
 use self::store::{Opened, Reached};
 use super::args::Arguments;
@@ -130,7 +130,9 @@ fn configuration(patient: &Patient) -> Finding {
     check.ok(match &patient.settings.origin {
         Origin::File(path) => format!("{}: {sites}; {machine}", path.display()),
         Origin::Toolkit(_) => format!("the environment of the Agile Deployment Toolkit: {sites}; {machine}"),
-        Origin::Defaults => "there is none, so the built-in datastore and CA are used: `certfleet init` writes one to start from".to_owned(),
+        Origin::Defaults => {
+            "there is none, so the built-in datastore and CA are used: `certfleet init` writes one to start from".to_owned()
+        }
     })
 }
 

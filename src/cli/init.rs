@@ -37,6 +37,6 @@ pub(super) fn run(arguments: &Arguments, console: &Arc<Console>) -> Result<Exit,
         tell("identity     ", identity)?;
         console.answer("\nThe identity opens every private key in the datastore: keep a copy somewhere safe.\n")?;
     }
-    console.answer("Next: edit the configuration, then run `certfleet ensure --dry-run`.\n")?;
+    console.answer("Next: edit the configuration, then run `certfleet doctor`, and `certfleet ensure --dry-run`.\n")?;
     Ok(Exit::Done)
 }

@@ -87,7 +87,7 @@ impl Session {
         let fleet = run.fleet(settings, seal, manifest.as_ref(), place.as_ref());
         if fleet.creates == Creates::Refused {
             console
-                .note("this datastore accepts a second create of the same object: bundles can be read from it, but not published safely");
+                .note("this datastore accepts a second create of the same object: bundles can be read from it, but not published safely; `certfleet doctor` says what to do");
         }
         if matches!(fleet.seal, Seal::None) && purpose != Purpose::Look {
             console.note("seal = \"none\": private keys lie in the clear in the datastore");

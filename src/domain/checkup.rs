@@ -184,7 +184,8 @@ mod tests {
             Check::of(Part::Datastore, "writable", "b").failed("denied", "allow it"),
             Check::new(Part::Datastore, "clock").skipped("unreachable"),
         ]);
-        let order: Vec<_> = checkup.findings().iter().map(|finding| (finding.part.name(), finding.check, finding.subject.as_str())).collect();
+        let order: Vec<_> =
+            checkup.findings().iter().map(|finding| (finding.part.name(), finding.check, finding.subject.as_str())).collect();
         assert_eq!(
             order,
             [

@@ -141,7 +141,12 @@ impl LocalCa {
         Self::of_files(&root_pem, &key_pem, [root_path, key_path], options).map(Some)
     }
 
-    fn of_files(root_pem: &str, key_pem: &str, [root_path, key_path]: [PathBuf; 2], options: &LocalCaOptions) -> Result<Self, LocalCaError> {
+    fn of_files(
+        root_pem: &str,
+        key_pem: &str,
+        [root_path, key_path]: [PathBuf; 2],
+        options: &LocalCaOptions,
+    ) -> Result<Self, LocalCaError> {
         let key = PrivateKey::from_pem(key_pem).map_err(|source| LocalCaError::Key { path: key_path.clone(), source })?;
         let root = root_certificate(root_pem).ok_or_else(|| LocalCaError::Root { path: root_path.clone() })?;
         if root.public() != key.public() {

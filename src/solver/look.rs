@@ -78,7 +78,7 @@ async fn ask(address: SocketAddr, host: &str, token: &str) -> Result<Seen, LookE
         .header(USER_AGENT, concat!("certfleet/", env!("CARGO_PKG_VERSION")))
         .body(Empty::<Bytes>::new())
         .map_err(|error| http(error.into()))?;
-    let exchange = async {
+    let exchange = async move {
         let response = sender.send_request(request).await.map_err(|error| http(error.into()))?;
         let (parts, body) = response.into_parts();
         if parts.status.is_redirection() {
@@ -91,12 +91,10 @@ async fn ask(address: SocketAddr, host: &str, token: &str) -> Result<Seen, LookE
         let body = Limited::new(body, LONGEST_ANSWER_BYTES).collect().await.map_err(http)?.to_bytes();
         Ok(Seen::Answer(shown(&String::from_utf8_lossy(&body))))
     };
-    // The connection is driven for as long as the exchange lasts.
-    tokio::select! {
-        biased;
-        seen = exchange => seen,
-        ended = connection => Err(http(ended.err().map_or_else(|| "the connection was closed".into(), Into::into))),
-    }
+    // The connection is driven for as long as the exchange lasts, and ends with it: that drops the sender. What ends it sooner, the
+    // exchange is told.
+    let (seen, _) = tokio::join!(exchange, connection);
+    seen
 }
 
 fn shown(text: &str) -> String {

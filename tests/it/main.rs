@@ -8,6 +8,7 @@ mod config;
 mod crash;
 mod datastore;
 mod directory;
+mod doctor;
 mod faults;
 mod fleet;
 mod fleet_of_hosts;

@@ -13,8 +13,9 @@ use crate::datastore::memory::MemoryDatastore;
 use crate::domain::checkup::{Check, Finding, Part};
 use crate::domain::schedule::MachineRole;
 use crate::domain::site::SiteName;
-use crate::fleet::doctor::issuers::{self, AccountKept};
 use crate::fleet::doctor::blocking;
+use crate::fleet::doctor::identity::Found;
+use crate::fleet::doctor::issuers::{self, AccountKept};
 use crate::issuer::local_ca::KEY_FILE;
 use crate::solver::standalone::Standalone;
 
@@ -35,8 +36,9 @@ async fn one(patient: &Patient, name: &str, settings: &IssuerSettings) -> Vec<Fi
 }
 
 async fn ca(patient: &Patient, name: &str, acme: &AcmeSettings) -> Vec<Finding> {
-    let kept = match (patient.datastore(), &patient.seal) {
-        (Some(_), Some(_)) => AccountKept::Reachable,
+    let kept = match (patient.datastore(), &patient.seal, &patient.manifest) {
+        // One that has not been used has no account either, and no identity is needed to see that.
+        (Some(_), Some(_), _) | (Some(_), None, Some(Found::Unused)) => AccountKept::Reachable,
         _ => AccountKept::OutOfReach,
     };
     // Where the datastore is out of reach, nothing is asked of this one.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use futures_util::future::{LocalBoxFuture, FutureExt as _};
+use futures_util::future::{FutureExt as _, LocalBoxFuture};
 
 use super::Patient;
 use crate::cli::assemble;

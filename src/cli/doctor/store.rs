@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{LocalBoxFuture, FutureExt as _};
+use futures_util::future::{FutureExt as _, LocalBoxFuture};
 
 use super::{Patient, look};
 use crate::cli::assemble;
@@ -72,10 +72,13 @@ pub(super) async fn open(settings: &Settings, role: MachineRole) -> (Option<Reac
     let mut snapshot = None;
     let listing = async {
         let listed = store::reachable(&*opened.store).await;
-        vec![listed.map_or_else(|finding| finding, |(finding, listed)| {
-            snapshot = Some(listed);
-            finding
-        })]
+        vec![listed.map_or_else(
+            |finding| finding,
+            |(finding, listed)| {
+                snapshot = Some(listed);
+                finding
+            },
+        )]
     };
     findings.extend(within(LISTING, Check::new(Part::Datastore, "reachable"), listing).await);
     (snapshot.map(|snapshot| Reached { opened, snapshot }), findings)

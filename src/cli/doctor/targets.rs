@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{LocalBoxFuture, FutureExt as _, join_all};
+use futures_util::future::{FutureExt as _, LocalBoxFuture, join_all};
 
 use super::Patient;
 use crate::cli::targets::roots;

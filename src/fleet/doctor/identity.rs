@@ -81,7 +81,9 @@ pub fn identity(wanted: &SealWanted, found: Option<&Found>, role: MachineRole) -
         (Ok(Seal::None), SealWanted::Age(IdentityPlace::File(path))) => {
             (check.skipped(format!("{} is not there yet: the first `certfleet ensure` makes it", path.display())), None)
         }
-        (Ok(Seal::None), _) => (check.ok("none is needed: private keys lie in the clear in the datastore (seal = \"none\")"), Some(Seal::None)),
+        (Ok(Seal::None), _) => {
+            (check.ok("none is needed: private keys lie in the clear in the datastore (seal = \"none\")"), Some(Seal::None))
+        }
         (Ok(Seal::Age { identity, origin }), _) => {
             let recipient = identity.to_public().to_string();
             let fits = if matches!(found, Some(Found::Read(_))) { ", whom the datastore is sealed to" } else { "" };
@@ -143,11 +145,8 @@ fn nothing_yet(sites: &[&SiteName], role: MachineRole) -> Finding {
 /// The first few of many names.
 pub(super) fn named(names: impl ExactSizeIterator<Item = String>) -> String {
     let count = names.len();
-    let mut shown = names.take(3).collect::<Vec<_>>().join(", ");
-    if count > 3 {
-        shown += &format!(" and {} more", count - 3);
-    }
-    shown
+    let shown = names.take(3).collect::<Vec<_>>().join(", ");
+    if count > 3 { format!("{shown} and {} more", count - 3) } else { shown }
 }
 
 /// The time that the site has for its renewal; `None` where it has no bundle.
@@ -165,7 +164,8 @@ async fn open(store: &dyn Datastore, seal: &Seal, site: &Site, snapshot: &Snapsh
         Ok(Some(bytes)) => bytes,
     };
     let opened = bundle_object::open(seal, &site.name, highest, &bytes);
-    let opened = opened.map_err(|error| Box::new(check().failed(format!("{key} cannot be used: {}", in_full(&error)), passed_over.clone())))?;
+    let opened =
+        opened.map_err(|error| Box::new(check().failed(format!("{key} cannot be used: {}", in_full(&error)), passed_over.clone())))?;
     let (leaf, now) = (opened.bundle.leaf(), snapshot.clock().now());
     if leaf.not_after < now {
         let what = format!("{key} opens, but ended on {}", rfc3339(&leaf.not_after));

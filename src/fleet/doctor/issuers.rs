@@ -39,7 +39,9 @@ pub async fn acme(issuer: &AcmeIssuer, name: &str, profiles: &BTreeMap<String, S
     });
     let offer = match offer {
         Ok(offer) => offer,
-        Err(error) => return vec![refused(check("directory"), &error), check("account").skipped("the CA's directory could not be fetched")],
+        Err(error) => {
+            return vec![refused(check("directory"), &error), check("account").skipped("the CA's directory could not be fetched")];
+        }
     };
     let terms = offer.terms.as_deref().map(|terms| format!("; its terms: {terms}")).unwrap_or_default();
     let mut findings = vec![check("directory").ok(format!("{} answers{terms}", issuer.directory()))];

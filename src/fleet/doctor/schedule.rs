@@ -75,7 +75,9 @@ pub fn judge(found: &Found, role: MachineRole, window: Option<Duration>, others:
     let check = || Check::new(Part::Schedule, "starter");
     if found.starters.is_empty() {
         return vec![match (found.disabled.as_slice(), role, others) {
-            ([timer, ..], ..) => check().failed(format!("{timer} is there, and is not switched on"), format!("systemctl enable --now {timer}")),
+            ([timer, ..], ..) => {
+                check().failed(format!("{timer} is there, and is not switched on"), format!("systemctl enable --now {timer}"))
+            }
             ([], MachineRole::Webserver, _) => {
                 check().failed("nothing starts `certfleet agent` on this machine", "certfleet schedule --install, as root")
             }
@@ -140,7 +142,8 @@ fn note(timer: &str, file: &Path, every: Every, found: &mut Found) {
 /// Whether some target wants the unit (systemd.unit(5), "WantedBy").
 fn is_enabled(unit: &str) -> bool {
     let directories = UNITS.iter().flat_map(|directory| fs::read_dir(directory).into_iter().flatten().flatten());
-    let wants = directories.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "wants" || end == "requires"));
+    let wants =
+        directories.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "wants" || end == "requires"));
     wants.into_iter().any(|directory| fs::symlink_metadata(directory.join(unit)).is_ok())
 }
 
@@ -171,7 +174,8 @@ mod tests {
     #[test]
     fn a_renewal_that_fails_has_a_second_chance() {
         let starter = |secs| Starter { place: "/etc/cron.d/certfleet".to_owned(), every: Every::Known(Duration::from_secs(secs)) };
-        let judged = |secs, window: Option<u64>| often_enough(&starter(secs), MachineRole::Webserver, window.map(Duration::from_secs)).verdict;
+        let judged =
+            |secs, window: Option<u64>| often_enough(&starter(secs), MachineRole::Webserver, window.map(Duration::from_secs)).verdict;
         assert_eq!(judged(3_600, Some(7_200)), Verdict::Ok);
         assert_eq!(judged(3_600, Some(7_199)), Verdict::Warning);
         assert_eq!(judged(3_600, None), Verdict::Ok);

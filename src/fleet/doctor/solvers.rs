@@ -67,13 +67,12 @@ pub async fn webroot(solver: &Webroot, name: &str, identifiers: &[Identifier]) -
     };
     let presented = solver.present(&challenge).await;
     let check = || Check::of(Part::Solvers, "webroot", name);
-    let mut findings = match &presented {
-        Err(error) => vec![refused(check(), error)],
-        Ok(_) => {
-            let mut findings = served(name, identifiers, &token, &body).await;
-            findings.push(check().ok("an answer can be written"));
-            findings
-        }
+    let mut findings = if let Err(error) = &presented {
+        vec![refused(check(), error)]
+    } else {
+        let mut findings = served(name, identifiers, &token, &body).await;
+        findings.push(check().ok("an answer can be written"));
+        findings
     };
     if let Err(error) = solver.clean_up(&challenge, &Presented::default()).await
         && presented.is_ok()
@@ -135,11 +134,8 @@ async fn served(name: &str, identifiers: &[Identifier], token: &str, body: &str)
 
 /// At how many of its addresses the answer was seen, and what was found at the others.
 async fn served_for(name: &str, identifier: &Identifier, token: &str, body: &str) -> (usize, Vec<Finding>) {
-    let addresses = match resolve(identifier).await {
-        Ok(addresses) => addresses,
-        // That is a finding already.
-        Err(_) => return (0, Vec::new()),
-    };
+    // That a name does not resolve is a finding already.
+    let Ok(addresses) = resolve(identifier).await else { return (0, Vec::new()) };
     let host = match identifier {
         Identifier::Ip(IpAddr::V6(address)) => format!("[{address}]"),
         _ => identifier.to_string(),
