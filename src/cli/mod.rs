@@ -37,13 +37,19 @@ use self::args::{Arguments, Command};
 use self::console::{Console, Detail};
 use self::exit::Exit;
 use self::failure::Failure;
+use crate::fleet::progress::Progress as _;
+use crate::system::memory;
 
 /// Runs the program on the process's own arguments.
 pub fn main() -> ExitCode {
+    let kept = memory::keep_to_ourselves();
     let arguments = Arguments::parse();
     watch(arguments.verbose);
     let detail = if arguments.quiet { Detail::Quiet } else { Detail::Steps };
     let console = Arc::new(Console::new(detail, arguments.color));
+    if let Err(error) = kept {
+        console.warning(&format!("other processes of this user may be able to read this one's memory: {error}"));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let ended = match runtime {
         Ok(runtime) => {

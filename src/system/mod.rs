@@ -7,6 +7,7 @@ pub mod error_chain;
 pub mod files;
 pub mod listener;
 pub mod lock;
+pub mod memory;
 pub mod owner;
 pub mod program;
 pub mod provider;

@@ -21,6 +21,7 @@ mod push;
 mod rollback;
 mod s3;
 mod schedule;
+mod secrets;
 mod solver;
 mod ssl_root;
 mod status;
