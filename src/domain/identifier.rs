@@ -64,12 +64,16 @@ impl Identifier {
         }
     }
 
-    /// Reads [`Identifier::file_name`] back.
+    /// Reads [`Identifier::file_name`] back, and nothing else: what is only another spelling of it is the name of a stranger's file.
     pub fn from_file_name(file_name: &str) -> Result<Self, IdentifierError> {
-        match file_name.strip_prefix("_wildcard.") {
-            Some(base) => format!("*.{base}").parse(),
-            None => file_name.parse(),
+        let identifier: Self = match file_name.strip_prefix("_wildcard.") {
+            Some(base) => format!("*.{base}").parse()?,
+            None => file_name.parse()?,
+        };
+        if identifier.file_name() == file_name {
+            return Ok(identifier);
         }
+        Err(IdentifierError::NotAName(file_name.to_owned(), "files and objects are named in lower-case A-labels"))
     }
 }
 
@@ -209,6 +213,15 @@ mod tests {
             &long_name,
         ] {
             assert!(text.parse::<Identifier>().is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn another_spelling_is_no_name_of_a_file() {
+        for text in ["WWW.example.com", "www.example.com.", " www.example.com", "*.example.com", "bücher.example", "[::1]", "2001:DB8::1"]
+        {
+            assert!(text.parse::<Identifier>().is_ok(), "{text:?} is typed by people");
+            assert!(Identifier::from_file_name(text).is_err(), "{text:?} was accepted");
         }
     }
 
