@@ -32,6 +32,12 @@ const SIGNED_DATA: [u8; 11] = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0
 /// id-data (RFC 5652 section 4), DER encoded: what the safe of a PKCS#12 archive says it is.
 const DATA: [u8; 11] = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x01];
 
+/// Longer than every word of a label of RFC 7468 (`CERTIFICATE`).
+const LONGEST_LABEL_WORD_CHARS: usize = 16;
+
+/// More words than any label has (`NEW CERTIFICATE REQUEST`).
+const MOST_LABEL_WORDS: usize = 5;
+
 /// How far into a file its kind is told: SEQUENCE, its length, a version, SEQUENCE, its length, the kind.
 const HEAD_BYTES: usize = 32;
 
@@ -103,9 +109,21 @@ fn line_of(text: &str, position: usize) -> usize {
     1 + text[..position].matches('\n').count()
 }
 
+/// A label as it may be shown: where a line end or dashes were lost, the key itself stands in the same line.
+fn shown(label: &str) -> String {
+    let is_word = |word: &&str| {
+        let plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'#';
+        word.len() <= LONGEST_LABEL_WORD_CHARS && word.bytes().all(plain)
+    };
+    let words: Vec<_> = label.split_whitespace().take_while(is_word).take(MOST_LABEL_WORDS).collect();
+    let all = words.len() == label.split_whitespace().count();
+    words.into_iter().chain((!all).then_some("…")).collect::<Vec<_>>().join(" ")
+}
+
 fn raw_block<'t>(file: &str, text: &'t str, begin: usize) -> Result<RawBlock<'t>, SuppliedError> {
     let place = Place { file: file.to_owned(), line: Some(line_of(text, begin)) };
-    let damaged = |label: &str, why: String| SuppliedError::Damaged { what: format!("the block {label:?}"), place: place.clone(), why };
+    let damaged =
+        |label: &str, why: String| SuppliedError::Damaged { what: format!("the block {:?}", shown(label)), place: place.clone(), why };
     let after = &text[begin + BEGIN.len()..];
     let label_length = after.find(['\n', '-']).unwrap_or(after.len());
     let label = after[..label_length].trim();
@@ -115,13 +133,13 @@ fn raw_block<'t>(file: &str, text: &'t str, begin: usize) -> Result<RawBlock<'t>
     let body = &after[label_length + DASHES.len()..];
     let end = body.find(END).filter(|end| body.find(BEGIN).is_none_or(|next| *end < next));
     let Some(end) = end else {
-        return Err(damaged(label, format!("its END line is missing: -----END {label}-----")));
+        return Err(damaged(label, format!("its END line is missing: -----END {}-----", shown(label))));
     };
     let after_end = &body[end + END.len()..];
     let end_length = after_end.find(['\n', '-']).unwrap_or(after_end.len());
     let end_label = after_end[..end_length].trim();
     if end_label != label {
-        return Err(damaged(label, format!("it ends as {end_label:?}")));
+        return Err(damaged(label, format!("it ends as {:?}", shown(end_label))));
     }
     // A last dash lost in copying does no harm.
     let dashes = after_end[end_length..].bytes().take(DASHES.len()).take_while(|byte| *byte == b'-').count();
@@ -131,7 +149,7 @@ fn raw_block<'t>(file: &str, text: &'t str, begin: usize) -> Result<RawBlock<'t>
 
 /// The bytes of a block. RFC 1421 headers ("Proc-Type: …") are passed over.
 fn decode(block: &RawBlock<'_>) -> Result<Zeroizing<Vec<u8>>, SuppliedError> {
-    let what = format!("the block {:?}", block.label);
+    let what = format!("the block {:?}", shown(block.label));
     let mut base64 = Zeroizing::new(String::with_capacity(block.body.len()));
     for (index, line) in block.body.split('\n').enumerate() {
         if line.contains(':') {
@@ -160,7 +178,7 @@ fn take(block: &RawBlock<'_>, der: &[u8], password: Option<&str>, notes: &mut Ve
         "CERTIFICATE" => found.certificates.push(certificate(block, der)?),
         "X509 CERTIFICATE" | "TRUSTED CERTIFICATE" => {
             found.certificates.push(certificate(block, der)?);
-            notes.push(Note::Relabelled { label: block.label.to_owned(), place: place() });
+            notes.push(Note::Relabelled { label: shown(block.label), place: place() });
         }
         label if label.ends_with("PRIVATE KEY") && is_traditionally_encrypted(block) => {
             found.locked.get_or_insert(SuppliedError::TraditionalEncryption(place()));
@@ -173,7 +191,7 @@ fn take(block: &RawBlock<'_>, der: &[u8], password: Option<&str>, notes: &mut Ve
         "PKCS7" | "PKCS #7 SIGNED DATA" | "CMS" => return Err(SuppliedError::Pkcs7(place())),
         // `openssl ecparam -genkey` writes the curve's name before the key that contains it, too.
         "EC PARAMETERS" => {}
-        label => notes.push(Note::BlockIgnored { label: label.to_owned(), place: place() }),
+        label => notes.push(Note::BlockIgnored { label: shown(label), place: place() }),
     }
     Ok(())
 }
@@ -201,7 +219,7 @@ fn certificate(block: &RawBlock<'_>, der: &[u8]) -> Result<FoundCertificate, Sup
         _ => der.len(),
     };
     let certificate = Certificate::from_der(&der[..length]).map_err(|source| SuppliedError::Damaged {
-        what: format!("the block {:?}", block.label),
+        what: format!("the block {:?}", shown(block.label)),
         place: block.place.clone(),
         why: source.to_string(),
     })?;
@@ -240,4 +258,28 @@ fn scan_binary(material: &Material<'_>, password: Option<&str>, notes: &mut Vec<
     }
     notes.extend(iter::once(Note::FromDer(material.name.to_owned())));
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_part_of_a_key_is_taken_for_a_label() {
+        for (label, expected) in [
+            ("PRIVATE KEY", "PRIVATE KEY"),
+            ("NEW CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"),
+            ("PKCS #7 SIGNED DATA", "PKCS #7 SIGNED DATA"),
+            ("PRIVATE KEY MIGHAgEAMBMGByqGSM49", "PRIVATE KEY …"),
+            ("PRIVATE KEYMIGHAgEA", "PRIVATE …"),
+            ("MIGHAGEAMBMGBYQGSM49", "…"),
+            ("A B C D E F G", "A B C D E …"),
+            ("", ""),
+        ] {
+            assert_eq!(shown(label), expected);
+        }
+        let mangled = Material { name: "pasted", bytes: b"-----BEGIN PRIVATE KEY MIGHAgEA\n", given_as: super::super::GivenAs::Either };
+        let refused = scan(&mangled, None, &mut Vec::new()).err().expect("a refusal").to_string();
+        assert!(refused.contains("PRIVATE KEY") && !refused.contains("MIGH"), "{refused}");
+    }
 }
