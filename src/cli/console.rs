@@ -119,18 +119,18 @@ impl Console {
         if columns == 0 { COLUMNS } else { columns }
     }
 
-    /// Prints an error and what to do about it.
+    /// Prints an error and what to do about it. Strangers' text may be in both.
     pub(super) fn error(&self, what: &str, hint: &str) {
         self.finish_steps();
-        self.line(&format!("{} {what}", self.paint("error:", "31;1")));
+        self.line(&format!("{} {}", self.paint("error:", "31;1"), printable(what)));
         if !hint.is_empty() {
-            self.line(&format!("{} {hint}", self.paint("hint:", "36")));
+            self.line(&format!("{} {}", self.paint("hint:", "36"), printable(hint)));
         }
     }
 
     /// Prints what ended a run.
     pub(super) fn failure(&self, failure: &Failure) {
-        self.error(&printable(&failure.what), &failure.hint);
+        self.error(&failure.what, &failure.hint);
     }
 
     /// Removes the lines that change: what follows is final.

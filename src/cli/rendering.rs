@@ -172,7 +172,7 @@ pub(super) fn people(reports: &[SiteReport], now: DateTime<Utc>, local_ca_root: 
         }
         if report.problem.is_none() {
             for passed in &report.passed_over {
-                let _ = writeln!(text, "  {} could not deliver: {}", passed.issuer, printable(&passed.reason));
+                let _ = writeln!(text, "  {} could not deliver: {}", printable(&passed.issuer), printable(&passed.reason));
             }
         }
     }
@@ -180,7 +180,7 @@ pub(super) fn people(reports: &[SiteReport], now: DateTime<Utc>, local_ca_root: 
 }
 
 fn came(in_place: &InPlace) -> String {
-    let issuer = &in_place.opened.record.issuer;
+    let issuer = printable(&in_place.opened.record.issuer);
     match in_place.source {
         Source::Datastore => format!("by {issuer}, as before"),
         Source::Issued => format!("by {issuer}, issued now"),

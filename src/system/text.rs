@@ -1,9 +1,15 @@
 //! Text from strangers.
 
-/// Foreign text without the control characters that could move a terminal's cursor or forge a line of a log: line ends become " | ".
+/// Foreign text without the characters that could move a terminal's cursor, forge a line of a log, or show letters in another order than
+/// they stand in: line ends become " | ".
 pub fn printable(text: &str) -> String {
     let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
-    lines.map(|line| line.replace(char::is_control, " ")).collect::<Vec<_>>().join(" | ")
+    lines.map(|line| line.replace(plays, " ")).collect::<Vec<_>>().join(" | ")
+}
+
+/// Control characters, the two line ends of Unicode, and its marks of direction (UAX #9, table of explicit formatting).
+fn plays(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -17,6 +23,8 @@ mod tests {
             ("one\r\n\r\ntwo\n", "one | two"),
             ("\u{1b}[2Jgone\u{7}", " [2Jgone "),
             ("error: forged\rline", "error: forged line"),
+            ("error: forged\u{2028}line", "error: forged line"),
+            ("\u{202e}moc.elpmaxe", " moc.elpmaxe"),
             ("", ""),
         ] {
             assert_eq!(printable(text), expected);

@@ -32,6 +32,7 @@ mod work;
 
 pub use account::{Accounts, AccountsError, ExternalAccount};
 pub use look::{Offer, Standing};
+pub use refusal::Refusal;
 
 use answers::Answers;
 use attempts::Attempts;

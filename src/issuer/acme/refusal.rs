@@ -20,6 +20,9 @@ const TYPE_PREFIX: &str = "urn:ietf:params:acme:error:";
 /// How much of a CA's text is passed on, in characters.
 const LONGEST_TEXT_CHARS: usize = 1000;
 
+/// How many problems of single identifiers are told: whoever reads them starts with the first.
+const MOST_SUBPROBLEMS: usize = 10;
+
 /// What was being done when the CA refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Step {
@@ -66,9 +69,9 @@ pub(super) enum HttpFailure {
     TooSlow { host: String, after: Duration },
 }
 
-/// An answer with an error status.
+/// An answer with an error status. What it shows is bounded, and fit for terminals and logs, whatever the CA has sent.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub struct Refusal {
     status: StatusCode,
     document: Document,
     pub(super) retry_after: Option<Duration>,
@@ -89,7 +92,7 @@ struct Document {
 
 impl Refusal {
     /// Reads an error answer. What is not a problem document, such as a proxy's page, is kept as text.
-    pub(super) fn read(status: StatusCode, body: &[u8], retry_after: Option<Duration>) -> Self {
+    pub fn read(status: StatusCode, body: &[u8], retry_after: Option<Duration>) -> Self {
         let document = serde_json::from_slice(body).unwrap_or_else(|_| Document { detail: clip(body), ..Document::default() });
         Self { status, document, retry_after }
     }
@@ -113,14 +116,15 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "status {}", self.status)?;
         write_problem(f, &self.document.kind, &self.document.detail)?;
-        for subproblem in &self.document.subproblems {
+        for subproblem in self.document.subproblems.iter().take(MOST_SUBPROBLEMS) {
             f.write_str("; ")?;
             if let Some(identifier) = &subproblem.identifier {
-                write!(f, "{}", printable(&identifier.authorized(false).to_string()))?;
+                write!(f, "{}", clip(identifier.authorized(false).to_string().as_bytes()))?;
             }
             write_problem(f, subproblem.r#type.as_deref().unwrap_or_default(), subproblem.detail.as_deref().unwrap_or_default())?;
         }
-        Ok(())
+        let more = self.document.subproblems.len().saturating_sub(MOST_SUBPROBLEMS);
+        if more > 0 { write!(f, "; and {more} more") } else { Ok(()) }
     }
 }
 
