@@ -19,6 +19,7 @@ mod main_job;
 mod prune;
 mod push;
 mod rollback;
+mod rotation;
 mod s3;
 mod schedule;
 mod secrets;
