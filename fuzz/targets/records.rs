@@ -31,8 +31,12 @@ pub fn check(data: &[u8]) -> Verdict {
 fn same<T: serde::de::DeserializeOwned + serde::Serialize + PartialEq + std::fmt::Debug>(data: &[u8]) -> Verdict {
     match record::read::<T>(data) {
         Ok(read) => {
-            let version = serde_json::from_slice::<Value>(data).ok().and_then(|value| value["version"].as_u64());
-            assert!(version.is_some_and(|version| version <= u64::from(record::VERSION)), "version {version:?}");
+            // A field that is ignored may hold what the more general reader refuses, such as bytes that are no text.
+            let version = serde_json::from_slice::<Value>(data).ok().map(|value| value["version"].as_u64());
+            assert!(
+                version.is_none_or(|version| version.is_some_and(|version| version <= u64::from(record::VERSION))),
+                "version {version:?}"
+            );
             assert_eq!(record::read::<T>(&record::write(&read)).ok(), Some(read));
             Verdict::Accepted
         }
