@@ -17,6 +17,7 @@ pub fn check(data: &[u8]) -> Verdict {
     let ours = match key.listed() {
         Listed::Bundle(site, generation) => Some(ObjectKey::bundle(&site, generation)),
         Listed::Lease(site, generation, attempt) => Some(ObjectKey::lease(&site, generation, attempt)),
+        Listed::Candidacy(site, generation, attempt, run) => Some(ObjectKey::candidacy(&site, generation, attempt, &run)),
         Listed::Manifest => Some(ObjectKey::manifest()),
         Listed::Node(node) => ObjectKey::node(&node),
         Listed::Probe => Some(key.clone()),

@@ -75,6 +75,8 @@ pub struct Ca {
     orders: BTreeMap<String, CaOrder>,
     /// What it has issued, by the PEM of the chain.
     issued: BTreeMap<String, Issued>,
+    /// Those of them that were never in the bucket, by their order.
+    unpublished: BTreeMap<String, Issued>,
 }
 
 #[derive(Debug)]
@@ -100,12 +102,24 @@ pub struct Issued {
 
 impl Ca {
     pub fn new(lifetime: Duration, first_key: usize) -> Self {
-        Self { lifetime, next_key: first_key, orders: BTreeMap::new(), issued: BTreeMap::new() }
+        Self { lifetime, next_key: first_key, orders: BTreeMap::new(), issued: BTreeMap::new(), unpublished: BTreeMap::new() }
     }
 
     /// The certificate with this chain.
     pub fn issued(&self, chain: &str) -> Option<&Issued> {
         self.issued.get(chain)
+    }
+
+    /// Those that were never in the bucket.
+    pub fn unpublished(&self) -> Vec<Issued> {
+        self.unpublished.values().cloned().collect()
+    }
+
+    /// The bucket has it.
+    pub fn is_published(&mut self, chain: &str) {
+        if let Some(issued) = self.issued.get(chain) {
+            self.unpublished.remove(&issued.order);
+        }
     }
 
     pub fn all_issued(&self) -> impl Iterator<Item = &Issued> {
@@ -136,6 +150,7 @@ impl Ca {
             key_pem: key.key.to_pem().to_string(),
         };
         order.chain = Some(chain.clone());
+        self.unpublished.insert(url.to_owned(), issued.clone());
         self.issued.insert(chain.clone(), issued);
         Some(chain)
     }

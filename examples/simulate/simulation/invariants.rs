@@ -195,8 +195,8 @@ pub fn node_has_run(world: &World, process: &Arc<Process>, site: &SiteName, befo
 
 /// Looked at when nobody is at work: what the CA has issued is in the bucket, or can be had again.
 pub fn nothing_is_lost(world: &World) {
-    let all: Vec<_> = world.state().ca.all_issued().cloned().collect();
-    for issued in all {
+    let unpublished = world.state().ca.unpublished();
+    for issued in unpublished {
         let recoverable = {
             let state = world.state();
             let passed = state.bucket.highest(&issued.site) >= issued.generation

@@ -283,6 +283,10 @@ pub fn write(world: &World, machine: usize, key: &ObjectKey, body: Bytes, mode: 
     let mut state = world.state();
     state.bucket.writes += 1;
     let etag = state.bucket.writes;
+    if matches!(key.listed(), Listed::Bundle(..)) {
+        let chain = record::read::<BundleRecord>(&body).map(|bundle| bundle.fullchain).unwrap_or_default();
+        state.ca.is_published(&chain);
+    }
     state.bucket.insert(key, Object { body, etag, last_modified: now });
     Put::Stored
 }

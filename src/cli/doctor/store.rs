@@ -191,6 +191,7 @@ async fn write(patient: &Patient, opened: &Opened) -> Vec<Finding> {
         let renewers = match patient.settings.datastore.election {
             Election::Exclusive => Renewers::Elected,
             Election::Sole => Renewers::Sole,
+            Election::BestEffort => Renewers::BestEffort,
         };
         findings.push(store::exclusive_create(&*opened.store, &random::name(), remembered, renewers).await);
     }

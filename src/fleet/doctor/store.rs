@@ -27,6 +27,8 @@ pub enum Renewers {
     Elected,
     /// One machine alone: the operator vouches for it.
     Sole,
+    /// Whoever is elected, also where the store lets a second create through.
+    BestEffort,
 }
 
 /// Lists everything. An error is the finding.
@@ -92,13 +94,21 @@ pub async fn exclusive_create(store: &dyn Datastore, run: &str, remembered: Opti
         (ExclusiveCreate::Broken, _, Renewers::Sole) => {
             check.ok("the store lets a second create through, which election = \"sole\" can do without, while one machine alone renews")
         }
+        (ExclusiveCreate::Broken, Some(ExclusiveCreate::Honoured), Renewers::BestEffort) => {
+            let manifest = ObjectKey::manifest();
+            let what = format!("the store lets a second create through, and {manifest} remembers that it did not: the fleet goes by that");
+            let remedy = format!("remove the object {manifest}; `certfleet ensure` on a machine with the fleet's identity writes it anew");
+            check.failed(what, remedy)
+        }
+        (ExclusiveCreate::Broken, _, Renewers::BestEffort) => check
+            .ok("the store lets a second create through: by election = \"best-effort\", now and then two certificates may be made for one"),
         (ExclusiveCreate::Broken, remembered, Renewers::Elected) => {
             let before = match remembered {
                 Some(ExclusiveCreate::Honoured) => ", though it did not when the fleet began to use it",
                 _ => "",
             };
             let remedy = "use a store that refuses the second of two creates (If-None-Match: *); or have one machine alone renew: election = \
-                          \"sole\" in [datastore], and [agent] role = \"follower\" on every other";
+                          \"sole\" in [datastore], and [agent] role = \"follower\" on every other; or set election = \"best-effort\" on all";
             check.failed(format!("in a race of creates the store lets more than one through{before}: no election can rest on it"), remedy)
         }
         (ExclusiveCreate::Honoured, Some(ExclusiveCreate::Broken), Renewers::Elected) => {
