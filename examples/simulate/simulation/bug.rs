@@ -32,16 +32,15 @@ macro_rules! bugs {
 bugs! {
     LeaseWithoutCondition: "lease-without-condition", 200, "leases are written without a condition: two hold one at once";
     PublishByOverwrite: "publish-by-overwrite", 200, "bundles are written without a condition: a generation changes";
-    NoLookAgain: "no-look-again", 400, "who wins the lease does not look for the generation again";
+    NoLookAgain: "no-look-again", 1000, "who wins the lease does not look for the generation again";
     OwnClock: "own-clock", 400, "ages and due times are judged by the node's clock";
-    LostReplyIsRefusal: "lost-reply-is-refusal", 400, "a write without a reply is taken for one that somebody else forestalled";
-    HeartbeatIgnored: "heartbeat-ignored", 400, "a lease is not refreshed while its holder works";
+    HeartbeatIgnored: "heartbeat-ignored", 1000, "a lease is not refreshed while its holder works";
     TwoObjects: "two-objects", 200, "key and chain are two objects";
-    RetryTimeIgnored: "retry-time-ignored", 200, "the recorded time to try again is not obeyed";
-    FailureNotRecorded: "failure-not-recorded", 200, "a failure is not written down: every node asks the CA";
+    RetryTimeIgnored: "retry-time-ignored", 1000, "the recorded time to try again is not obeyed";
+    FailureNotRecorded: "failure-not-recorded", 1000, "a failure is not written down: every node asks the CA";
     NotTested: "not-tested", 200, "the server's configuration is not tested";
     ReloadedBeforeTest: "reloaded-before-test", 200, "the server is reloaded before its configuration is tested";
-    SpoolDropped: "spool-dropped", 1000, "what is spooled is gone after a crash";
+    SpoolDropped: "spool-dropped", 3000, "what is spooled is gone after a crash";
     OrderNotRecorded: "order-not-recorded", 1000, "the order is not written into the lease";
     ServedUnseen: "served-unseen", 400, "a certificate is reported as served without a look";
     FilesOneByOne: "files-one-by-one", 400, "files are replaced one by one where a server reads them";

@@ -266,7 +266,11 @@ impl Desk {
         self.call("the answer is there", |_| ()).await?;
         let world = self.world();
         // Slow is not broken: it excuses nothing.
-        let looks = if world.strikes_call(Fault::CaStalls) { world.pause(60_000, 600_000) } else { world.pause(1_000, 15_000) };
+        let looks = if world.strikes(Fault::CaStalls, world.scenario.per_mille * 4) {
+            world.pause(60_000, 600_000)
+        } else {
+            world.pause(1_000, 15_000)
+        };
         tokio::select! {
             biased;
             ended = lease.ended() => return Err(ended.into()),

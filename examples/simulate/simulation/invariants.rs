@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use certfleet::domain::node_report::NodeReport;
-use certfleet::domain::object_key::{Generation, Listed, ObjectKey};
+use certfleet::domain::object_key::{Attempt, Generation, Listed, ObjectKey};
 use certfleet::domain::policy;
 use certfleet::domain::record::{self, BundleRecord, LeaseRecord, LeaseState};
 use certfleet::domain::site::{Site, SiteName};
@@ -13,7 +13,7 @@ use super::ca::Issued;
 use super::process::Process;
 use super::scenario::Store;
 use super::server::{Files, read_files};
-use super::world::{BUILD, World, machine_name};
+use super::world::{BUILD, World, machine_name, machine_number};
 
 /// Times are compared between a listing that was taken a moment ago and now.
 const MOMENT: TimeDelta = TimeDelta::seconds(90);
@@ -27,12 +27,27 @@ pub fn before_write(world: &World, machine: usize, key: &ObjectKey, body: &[u8])
                 world.violate("I3", || format!("{key} gets other bytes, from {}", machine_name(machine)));
             }
         }
+        Listed::Lease(site, generation, attempt) if world.state().bucket.get(key).is_none() => {
+            nobody_is_pushed_aside(world, machine, &site, generation, attempt);
+        }
         Listed::Node(_) => report_tells_the_truth(world, machine, body),
         _ => {}
     }
     let may_hold_keys = !world.scenario.sealed && ["bundles/", "leases/"].iter().any(|prefix| key.as_str().starts_with(prefix));
     if !may_hold_keys && contains(body, b"PRIVATE KEY") {
         world.violate("I7", || format!("{key} has a private key in the clear"));
+    }
+}
+
+/// A lease passes to another only when its holder has come to its end, or something has happened to it.
+fn nobody_is_pushed_aside(world: &World, machine: usize, site: &SiteName, generation: Generation, attempt: Attempt) {
+    let before = Attempt(attempt.0.saturating_sub(1));
+    let earlier = world.state().bucket.get(&ObjectKey::lease(site, generation, before)).cloned();
+    let earlier = earlier.and_then(|body| record::read::<LeaseRecord>(&body).ok()).filter(|lease| lease.state == LeaseState::Held);
+    let Some(earlier) = earlier.map(|lease| lease.holder) else { return };
+    let holder = machine_number(&earlier.node).and_then(|holder| world.at_work(holder)).filter(|holder| holder.run == earlier.run);
+    if let Some(holder) = holder.filter(|holder| holder.is_well() && holder.machine != machine) {
+        world.violate("I4", || format!("{} takes the lease of {}, which is at work", machine_name(machine), holder.name()));
     }
 }
 

@@ -7,6 +7,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use certfleet::datastore::{Datastore, PutMode};
@@ -115,6 +116,7 @@ pub async fn supervise(process: &Arc<Process>, run: impl Future<Output = Ended>)
             Err(payload) => resume_unwind(payload),
         },
     };
+    process.ended.store(true, Ordering::Relaxed);
     if ended == Ended::Killed && process.world.bug == Some(Bug::SpoolDropped) {
         let _ = std::fs::remove_dir_all(process.world.disk(process.machine).join("place/spool"));
     }
@@ -219,7 +221,7 @@ fn fleet(process: &Arc<Process>, store: Arc<dyn Datastore>, seal: Seal, place: &
             Store::Exclusive => Creates::Exclusive,
             Store::BestEffort => Creates::BestEffort,
         },
-        holder: Holder { node: process.name(), run: random::name(), place: place.id().to_owned() },
+        holder: Holder { node: process.name(), run: process.run.clone(), place: place.id().to_owned() },
         issuers,
         runtimedata: (process.machine == BUILD).then(|| Runtimedata::new(world.disk(BUILD).join("ssl"))),
         spool: place.spool(),

@@ -27,6 +27,10 @@ pub struct Process {
     pub interrupt: CancellationToken,
     /// Set where anything went wrong that the run can feel.
     pub troubled: AtomicBool,
+    /// What it calls itself in its leases.
+    pub run: String,
+    /// Set when it has come to an end, whichever.
+    pub ended: AtomicBool,
     /// Calls so far: each has two boundaries.
     boundaries: AtomicUsize,
     orders: AtomicU64,
@@ -51,12 +55,16 @@ impl std::fmt::Debug for Process {
 
 impl Process {
     pub fn new(world: &Arc<World>, machine: usize) -> Arc<Self> {
+        // Drawn from the seed: between two candidates of one second their names decide.
+        let run = format!("{:032x}", world.state().random.next());
         Arc::new(Self {
             world: Arc::clone(world),
             machine,
             killed: CancellationToken::new(),
             interrupt: CancellationToken::new(),
             troubled: AtomicBool::new(false),
+            run,
+            ended: AtomicBool::new(false),
             boundaries: AtomicUsize::new(0),
             orders: AtomicU64::new(0),
             inner: Mutex::default(),
@@ -119,6 +127,11 @@ impl Process {
         for (site, generation) in works_on {
             self.world.excuse(&site, generation);
         }
+    }
+
+    /// Whether it runs, and nothing has happened to it.
+    pub fn is_well(&self) -> bool {
+        !self.is_troubled() && !self.killed.is_cancelled() && !self.ended.load(Ordering::Relaxed)
     }
 
     pub fn is_troubled(&self) -> bool {

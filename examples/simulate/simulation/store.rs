@@ -242,11 +242,7 @@ impl Datastore for Way {
         }
         let sent = body.clone();
         let what = format!("{} {key}", if mode == PutMode::Create { "create" } else { "put" });
-        let answer = self.call(what, true, move |world| write(world, machine, &asked, sent.clone(), mode)).await;
-        match answer {
-            Err(_) if self.has(Bug::LostReplyIsRefusal) && matches!(listed, Listed::Bundle(..)) => Ok(Put::Exists),
-            answer => answer,
-        }
+        self.call(what, true, move |world| write(world, machine, &asked, sent.clone(), mode)).await
     }
 
     async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Listing, DatastoreError> {

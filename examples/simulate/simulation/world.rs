@@ -189,6 +189,11 @@ fn steady(text: &str) -> String {
     steady
 }
 
+/// The machine of that name.
+pub fn machine_number(name: &str) -> Option<usize> {
+    if name == "build" { Some(BUILD) } else { name.strip_prefix("ws-")?.parse().ok() }
+}
+
 pub fn machine_name(machine: usize) -> String {
     if machine == BUILD { "build".to_owned() } else { format!("ws-{machine}") }
 }
