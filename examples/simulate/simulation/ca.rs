@@ -232,12 +232,12 @@ impl Desk {
 
     async fn place(&self, lease: &dyn Lease) -> Result<Order, IssueError> {
         if let Some(refusal) = self.refusal() {
-            self.process.troubled();
             self.call("a new order, which is refused", |world| {
                 invariants::asked_for_an_order(world, &self.process, &self.site);
                 invariants::refused(world, &self.process, &self.site);
             })
             .await?;
+            self.process.troubled();
             return Err(refusal);
         }
         let generation = self.process.works_on(&self.site).unwrap_or_default();

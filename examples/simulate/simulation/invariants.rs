@@ -85,8 +85,8 @@ pub fn asked_for_an_order(world: &World, process: &Process, site: &SiteName) {
     let too_early = {
         let state = world.state();
         let recorded = state.bucket.under(&prefix).filter_map(|(_, body)| record::read::<LeaseRecord>(body).ok());
-        // Only what the latest attempt before the own one says is binding.
-        let before_own = recorded.filter(|lease| lease.holder.place.is_empty() || lease.state != LeaseState::Held);
+        // What the latest attempt before the own one says is binding; the own one is held.
+        let before_own = recorded.filter(|lease| lease.state != LeaseState::Held);
         before_own.last().and_then(|lease| match lease.state {
             LeaseState::Failed { retry_at, .. } if now + MOMENT < retry_at => Some(retry_at),
             _ => None,
@@ -129,7 +129,8 @@ pub fn refused(world: &World, process: &Process, site: &SiteName) {
 
 /// Looked at when the CA has issued.
 pub fn issued(world: &World, site: &SiteName) {
-    if world.scenario.store == Store::BestEffort {
+    // Without a fence two may be made where something is slow or stands still; without any fault, not.
+    if world.scenario.store == Store::BestEffort && !world.scenario.is_calm() {
         return;
     }
     let (newest, count) = {
@@ -152,6 +153,15 @@ pub fn newest(world: &World, site: &SiteName) -> Option<Issued> {
     let state = world.state();
     let chain = state.bucket.newest_chain(site)?;
     state.ca.issued(chain).cloned()
+}
+
+/// Looked at before every change of the files that a server reads, and before it starts: at any moment it could.
+pub fn is_whole(world: &World, machine: usize) {
+    for site in &world.sites {
+        if let Files::Broken(what) = read_files(world, machine, &site.name) {
+            world.violate("I1", || format!("on {}: {what}", machine_name(machine)));
+        }
+    }
 }
 
 /// How a machine stands before and after a run.

@@ -130,10 +130,14 @@ pub fn disk_changes(world: &Arc<World>, step: &'static str, path: &Path) -> io::
     let machine = machine.and_then(|machine| machine.as_os_str().to_str()).and_then(|machine| machine.parse::<usize>().ok());
     let Some(process) = machine.and_then(|machine| world.at_work(machine)) else { return Ok(()) };
     let machine = process.machine;
+    let serving = path.starts_with(world.disk(machine).join("ssl"));
+    if serving {
+        invariants::is_whole(world, machine);
+    }
+    // The mixture lies there until the link is switched: for a moment, or until the next run where this one ends here.
     if world.bug == Some(Bug::FilesOneByOne) && step == "switch" {
         replace_the_key_first(world, machine, path);
     }
-    let serving = path.starts_with(world.disk(machine).join("ssl"));
     let restarts = serving && world.state().servers[machine].running && world.strikes_call(Fault::ServerRestarts);
     // With what its test refuses it would not start.
     if restarts && server::accepts(world, machine).is_ok() {
@@ -172,9 +176,6 @@ fn replace_the_key_first(world: &World, machine: usize, live: &Path) {
         && live.join("privkey.pem").exists()
     {
         let _ = std::fs::copy(newest.join("privkey.pem"), live.join("privkey.pem"));
-        for site in &world.sites {
-            let _ = Standing::of(world, machine, &site.name);
-        }
     }
 }
 

@@ -160,7 +160,7 @@ async fn live(world: &Arc<World>) -> u64 {
             return runs;
         }
     }
-    if world.scenario.is_calm() && world.scenario.store == Store::Exclusive {
+    if world.scenario.is_calm() {
         invariants::nothing_was_wasted(world);
     }
     runs

@@ -42,6 +42,8 @@ struct Inner {
     frozen_until: Option<Instant>,
     /// What it has a lease for, or has tried to.
     works_on: Vec<(SiteName, Generation)>,
+    /// That of it which something has happened to.
+    excused: Vec<(SiteName, Generation)>,
     turns: Vec<(usize, Turn)>,
     /// The boundary at which it is killed.
     killed_at: Option<usize>,
@@ -123,7 +125,13 @@ impl Process {
     /// The same, and that it may cost what the run works on another issuance.
     pub fn struck(&self) {
         self.troubled();
-        let works_on = self.inner().works_on.clone();
+        // A run that something has happened to costs at most one more issuance, however much happens to it.
+        let works_on: Vec<_> = {
+            let mut inner = self.inner();
+            let fresh: Vec<_> = inner.works_on.iter().filter(|work| !inner.excused.contains(work)).cloned().collect();
+            inner.excused.extend(fresh.iter().cloned());
+            fresh
+        };
         for (site, generation) in works_on {
             self.world.excuse(&site, generation);
         }

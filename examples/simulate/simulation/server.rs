@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::bug::Bug;
 use super::fault::Fault;
+use super::invariants;
 use super::process::Process;
 use super::world::{BUILD, World};
 
@@ -142,6 +143,7 @@ impl NodeServer {
                 None => false,
             }
         };
+        invariants::is_whole(world, machine);
         if was_down && accepts(self.world(), self.process.machine).is_ok() {
             load(world, machine);
         }

@@ -33,7 +33,7 @@ impl Scene {
         assert!([old, &newest].contains(&served.as_str()), "{what}: {served} is served");
     }
 
-    /// After the next run: the newest is installed, served and reported, and what a third run would do is nothing.
+    /// After the next run: the newest is installed, served and reported, and in the end a run finds nothing to do.
     fn assert_settled(&self, what: &str) {
         let ended = self.node.agent();
         assert_eq!(ended.code, Some(0), "{what}: {ended:?}");
@@ -46,6 +46,11 @@ impl Scene {
         assert_disk(&self.node.machine, &self.node.live(), what);
         let left: Vec<_> = self.node.kept().into_iter().filter(|name| name.parse::<u64>().is_err()).collect();
         assert!(left.is_empty(), "{what}: {left:?} is left");
+        // After a renewal, the next run compares once what was published with what the datastore lists.
+        self.fleet.s3.forget_requests();
+        self.node.agent().expect(0);
+        let compared = self.fleet.s3.requests();
+        assert!(compared.len() <= 2 && compared.iter().all(|seen| seen.method == "GET"), "{what}: {compared:?}");
         self.fleet.s3.forget_requests();
         self.node.agent().expect(0);
         assert_eq!(self.fleet.s3.requests().len(), 1, "{what}: there was something left to do");
