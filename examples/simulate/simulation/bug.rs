@@ -4,7 +4,7 @@
 //! whose test is not run), and behaves exactly as the code would with that mistake in it.
 
 macro_rules! bugs {
-    ($($name:ident: $word:literal, $seeds:literal, $text:literal;)*) => {
+    ($($name:ident: $word:literal, $seeds:literal, $invariant:literal, $text:literal;)*) => {
         /// A mistake.
         #[derive(Clone, Copy, Debug, Eq, PartialEq)]
         pub enum Bug { $($name,)* }
@@ -17,9 +17,14 @@ macro_rules! bugs {
                 match self { $(Self::$name => $word,)* }
             }
 
-            /// Within how many seeds it is found.
+            /// Within how many seeds it is found; 0 where it is found among the interleavings.
             pub fn within(self) -> u64 {
                 match self { $(Self::$name => $seeds,)* }
+            }
+
+            /// Which invariant does not hold with it.
+            pub fn invariant(self) -> &'static str {
+                match self { $(Self::$name => $invariant,)* }
             }
 
             pub fn text(self) -> &'static str {
@@ -30,22 +35,22 @@ macro_rules! bugs {
 }
 
 bugs! {
-    LeaseWithoutCondition: "lease-without-condition", 200, "leases are written without a condition: two hold one at once";
-    PublishByOverwrite: "publish-by-overwrite", 200, "bundles are written without a condition: a generation changes";
-    NoLookAgain: "no-look-again", 1000, "who wins the lease does not look for the generation again";
-    OwnClock: "own-clock", 400, "ages and due times are judged by the node's clock";
-    HeartbeatIgnored: "heartbeat-ignored", 1000, "a lease is not refreshed while its holder works";
-    TwoObjects: "two-objects", 200, "key and chain are two objects";
-    RetryTimeIgnored: "retry-time-ignored", 1000, "the recorded time to try again is not obeyed";
-    FailureNotRecorded: "failure-not-recorded", 1000, "a failure is not written down: every node asks the CA";
-    NotTested: "not-tested", 200, "the server's configuration is not tested";
-    ReloadedBeforeTest: "reloaded-before-test", 200, "the server is reloaded before its configuration is tested";
-    SpoolDropped: "spool-dropped", 3000, "what is spooled is gone after a crash";
-    OrderNotRecorded: "order-not-recorded", 1000, "the order is not written into the lease";
-    ServedUnseen: "served-unseen", 400, "a certificate is reported as served without a look";
-    FilesOneByOne: "files-one-by-one", 400, "files are replaced one by one where a server reads them";
-    StaleListing: "stale-listing", 400, "yesterday's listing is used";
-    SecretInTheClear: "secret-in-the-clear", 400, "keys are written to the bucket in the clear";
+    LeaseWithoutCondition: "lease-without-condition", 200, "I4", "leases are written without a condition: two hold one at once";
+    PublishByOverwrite: "publish-by-overwrite", 200, "I3", "bundles are written without a condition: a generation changes";
+    NoLookAgain: "no-look-again", 0, "I4", "who wins the lease does not look for the generation again";
+    OwnClock: "own-clock", 400, "I4", "ages and due times are judged by the node's clock";
+    HeartbeatIgnored: "heartbeat-ignored", 1000, "I4", "a lease is not refreshed while its holder works";
+    TwoObjects: "two-objects", 200, "I3", "key and chain are two objects";
+    RetryTimeIgnored: "retry-time-ignored", 1000, "I4", "the recorded time to try again is not obeyed";
+    FailureNotRecorded: "failure-not-recorded", 1000, "I4", "a failure is not written down: every node asks the CA";
+    NotTested: "not-tested", 200, "I6", "the server's configuration is not tested";
+    ReloadedBeforeTest: "reloaded-before-test", 200, "I6", "the server is reloaded before its configuration is tested";
+    OrderNotRecorded: "order-not-recorded", 1000, "I8", "the order is not written into the lease";
+    ServedUnseen: "served-unseen", 400, "report", "a certificate is reported as served without a look";
+    FilesOneByOne: "files-one-by-one", 400, "I1", "files are replaced one by one where a server reads them";
+    StaleListing: "stale-listing", 400, "I5", "yesterday's listing is used";
+    NotSwitchedBack: "not-switched-back", 1000, "I6", "what a server refuses stays in place";
+    SecretInTheClear: "secret-in-the-clear", 400, "I7", "keys are written to the bucket in the clear";
 }
 
 impl Bug {

@@ -1,9 +1,11 @@
-//! Small cases, all of them: one node has another run wholly inside each of its calls, once, or twice, or is killed at one.
+//! Small cases, all of them: one node has another run wholly inside each of its calls, once, or twice, or is killed at one; or the other
+//! stands still in the middle of its own run, and comes to its end inside each call of this one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use certfleet::domain::node_plan::Part;
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::machine::{self, Ended, supervise};
@@ -20,15 +22,16 @@ const OTHER: usize = 2;
 const LIFETIME: Duration = Duration::from_secs(48 * 3600);
 const UNTIL_DUE: Duration = Duration::from_secs(30 * 3600);
 
+/// A call that takes longer is one of a machine that stands still.
+const LONG: Duration = Duration::from_secs(30);
+
 /// What happens in the middle of one node's run. Boundaries are those of [`Process::boundary`]: before each call, and before its reply.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Case {
-    /// The other node runs here,
-    pub first: usize,
-    /// and here again,
-    pub second: Option<usize>,
-    /// and here the node is killed.
-    pub killed_at: Option<usize>,
+pub enum Case {
+    /// The other node runs wholly at `first`, and perhaps again at `second`; at `killed_at` the node is killed.
+    Within { first: usize, second: Option<usize>, killed_at: Option<usize> },
+    /// The other node began before, and stands still at its own boundary `other`; it goes on, to its end, when this one is at `own`.
+    Across { own: usize, other: usize },
 }
 
 /// How many boundaries a renewal has where nobody disturbs it.
@@ -49,42 +52,78 @@ pub fn boundaries(options: &Options) -> usize {
 pub fn cases(boundaries: usize) -> Vec<Case> {
     let mut cases = Vec::new();
     for first in 0..boundaries {
-        cases.push(Case { first, second: None, killed_at: None });
+        cases.push(Case::Within { first, second: None, killed_at: None });
         for later in first..boundaries {
-            cases.push(Case { first, second: Some(later), killed_at: None });
-            cases.push(Case { first, second: None, killed_at: Some(later) });
+            cases.push(Case::Within { first, second: Some(later), killed_at: None });
+            cases.push(Case::Within { first, second: None, killed_at: Some(later) });
         }
+        cases.extend((0..boundaries).map(|other| Case::Across { own: first, other }));
     }
     cases
 }
 
 /// Lives one case through.
 pub fn run(case: Case, options: &Options) -> History {
-    let name = format!("{}-{:?}-{:?}", case.first, case.second, case.killed_at);
+    let name = format!("{case:?}").replace(|character: char| !character.is_ascii_alphanumeric(), "-");
     in_a_world(&name, Random::new(0), scenario(options.store), options, async |world| {
         prepare(world).await;
-        let process = Process::new(world, ONE);
-        if let Some(boundary) = case.killed_at {
-            process.kill_at(boundary);
+        match case {
+            Case::Within { first, second, killed_at } => within(world, first, second, killed_at).await,
+            Case::Across { own, other } => across(world, own, other).await,
         }
-        let turns: Vec<_> = [Some(case.first), case.second].into_iter().flatten().map(|boundary| process.give_turn_at(boundary)).collect();
-        let others = async {
-            for (has_come, done) in turns {
-                if has_come.await.is_ok() {
-                    run_once(world, OTHER).await;
-                    let _ = done.send(());
-                }
-            }
-        };
-        let own = async {
-            let ended = supervise(&process, machine::agent(Arc::clone(&process), Part::Renew)).await;
-            // A turn that never comes because the run took another way is nobody's any more.
-            process.drop_turns();
-            ended
-        };
-        tokio::join!(own, others);
         settle(world).await
     })
+}
+
+async fn within(world: &Arc<World>, first: usize, second: Option<usize>, killed_at: Option<usize>) {
+    let process = Process::new(world, ONE);
+    if let Some(boundary) = killed_at {
+        process.kill_at(boundary);
+    }
+    let turns: Vec<_> = [Some(first), second].into_iter().flatten().map(|boundary| process.give_turn_at(boundary)).collect();
+    let others = async {
+        for (has_come, done) in turns {
+            if has_come.await.is_ok() {
+                process.struck();
+                run_once(world, OTHER).await;
+                let _ = done.send(());
+            }
+        }
+    };
+    tokio::join!(agent(&process), others);
+}
+
+async fn across(world: &Arc<World>, own: usize, other: usize) {
+    let (process, stopped) = (Process::new(world, ONE), Process::new(world, OTHER));
+    let (stands_still, go_on) = stopped.give_turn_at(other);
+    let (is_there, done) = process.give_turn_at(own);
+    let (over, mut is_over) = oneshot::channel();
+    let first = async {
+        agent(&stopped).await;
+        let _ = over.send(());
+    };
+    let second = async {
+        let _ = stands_still.await;
+        stopped.struck();
+        agent(&process).await;
+    };
+    let director = async {
+        let _ = is_there.await;
+        let _ = go_on.send(());
+        // Who is kept waiting for long stands still; a call that takes a while does not.
+        if tokio::time::timeout(LONG, &mut is_over).await.is_err() {
+            process.struck();
+            let _ = is_over.await;
+        }
+        let _ = done.send(());
+    };
+    tokio::join!(first, second, director);
+}
+
+async fn agent(process: &Arc<Process>) {
+    supervise(process, machine::agent(Arc::clone(process), Part::Renew)).await;
+    // A turn that never comes because the run took another way is nobody's any more.
+    process.drop_turns();
 }
 
 fn scenario(store: Store) -> Scenario {
@@ -99,7 +138,9 @@ fn scenario(store: Store) -> Scenario {
         first_use: false,
         at_once: true,
         runs_per_night: 1,
+        slowness: 1,
         stale_after: Duration::from_secs(36 * 3600),
+        clocks: 0,
         faults: std::collections::BTreeSet::new(),
         per_mille: 0,
     }

@@ -27,7 +27,7 @@ pub fn before_write(world: &World, machine: usize, key: &ObjectKey, body: &[u8])
                 world.violate("I3", || format!("{key} gets other bytes, from {}", machine_name(machine)));
             }
         }
-        Listed::Lease(site, generation, attempt) if world.state().bucket.get(key).is_none() => {
+        Listed::Lease(site, generation, attempt) if holds_one_at_a_time(world) && world.state().bucket.get(key).is_none() => {
             nobody_is_pushed_aside(world, machine, &site, generation, attempt);
         }
         Listed::Node(_) => report_tells_the_truth(world, machine, body),
@@ -49,6 +49,11 @@ fn nobody_is_pushed_aside(world: &World, machine: usize, site: &SiteName, genera
     if let Some(holder) = holder.filter(|holder| holder.is_well() && holder.machine != machine) {
         world.violate("I4", || format!("{} takes the lease of {}, which is at work", machine_name(machine), holder.name()));
     }
+}
+
+/// Where nothing decides between two creates, two may be at work when something is slow or stands still; when nothing is, not.
+pub fn holds_one_at_a_time(world: &World) -> bool {
+    world.scenario.store == Store::Exclusive || world.scenario.is_calm() && world.scenario.slowness == 1
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
@@ -76,7 +81,7 @@ fn report_tells_the_truth(world: &World, machine: usize, body: &[u8]) {
 /// Looked at when the CA is asked for an order. Who was frozen may ask for one that somebody else has finished meanwhile: an order costs
 /// nothing, and the lease is looked at again before it is finalized.
 pub fn asked_for_an_order(world: &World, process: &Process, site: &SiteName) {
-    if process.is_troubled() {
+    if process.is_troubled() || !holds_one_at_a_time(world) {
         return;
     }
     let now = world.now();
@@ -129,8 +134,7 @@ pub fn refused(world: &World, process: &Process, site: &SiteName) {
 
 /// Looked at when the CA has issued.
 pub fn issued(world: &World, site: &SiteName) {
-    // Without a fence two may be made where something is slow or stands still; without any fault, not.
-    if world.scenario.store == Store::BestEffort && !world.scenario.is_calm() {
+    if !holds_one_at_a_time(world) {
         return;
     }
     let (newest, count) = {
@@ -199,6 +203,16 @@ pub fn node_has_run(world: &World, process: &Arc<Process>, site: &SiteName, befo
     if generation(&after.installed) < generation(&before.installed) && !refuses {
         world.violate("I2", || {
             format!("{name} goes back from {:?} to {:?} of {site}", generation(&before.installed), generation(&after.installed))
+        });
+    }
+    // Of one site it is known that it was this one that the server refused.
+    // Where it was served before, and nothing went wrong but that the server refused the new one, all is as it was.
+    let fingerprint = |issued: &Option<Issued>| issued.as_ref().map(|issued| issued.fingerprint.clone());
+    let stood = before.installed.is_some() && before.served == fingerprint(&before.installed);
+    let stands = after.served == before.served && fingerprint(&after.installed) == fingerprint(&before.installed);
+    if world.sites.len() == 1 && process.is_only_refused() && stood && !stands {
+        world.violate("I6", || {
+            format!("the server of {name} refused a certificate of {site}, and what was there before is not there again")
         });
     }
     let serves_a_whole_one =

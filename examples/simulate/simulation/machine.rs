@@ -93,9 +93,7 @@ pub fn wall_clock(world: &World, machine: usize) -> DateTime<Utc> {
 /// By how much a machine's clock is off, and how fast it runs. Drawn from the seed and the machine: the same in all its runs.
 fn machine_clock(world: &World, machine: usize) -> (TimeDelta, f64) {
     let faults = &world.scenario.faults;
-    let mut drawn = super::random::Random::new(
-        machine as u64 ^ world.sites.len() as u64 ^ (world.scenario.nights << 8) ^ (world.scenario.per_mille << 16),
-    );
+    let mut drawn = super::random::Random::new(world.scenario.clocks.wrapping_add(machine as u64));
     let off = i64::try_from(drawn.below(60 * 86_400)).unwrap_or_default() - 30 * 86_400;
     let hundredths = i32::try_from(drawn.below(21)).unwrap_or_default() - 10;
     let off = if faults.contains(&Fault::ClockOff) { TimeDelta::seconds(off) } else { TimeDelta::zero() };
@@ -117,9 +115,6 @@ pub async fn supervise(process: &Arc<Process>, run: impl Future<Output = Ended>)
         },
     };
     process.ended.store(true, Ordering::Relaxed);
-    if ended == Ended::Killed && process.world.bug == Some(Bug::SpoolDropped) {
-        let _ = std::fs::remove_dir_all(process.world.disk(process.machine).join("place/spool"));
-    }
     process.tell(|| format!("the run has ended: {ended:?}"));
     ended
 }
@@ -137,6 +132,9 @@ pub fn disk_changes(world: &Arc<World>, step: &'static str, path: &Path) -> io::
     // The mixture lies there until the link is switched: for a moment, or until the next run where this one ends here.
     if world.bug == Some(Bug::FilesOneByOne) && step == "switch" {
         replace_the_key_first(world, machine, path);
+    }
+    if world.bug == Some(Bug::NotSwitchedBack) && step == "switch" && process.is_refused() {
+        return Err(io::Error::other("the way back is missing"));
     }
     let restarts = serving && world.state().servers[machine].running && world.strikes_call(Fault::ServerRestarts);
     // With what its test refuses it would not start.

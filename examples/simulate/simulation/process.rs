@@ -31,6 +31,11 @@ pub struct Process {
     pub run: String,
     /// Set when it has come to an end, whichever.
     pub ended: AtomicBool,
+    won: AtomicBool,
+    /// Set where the server's test refused the new certificate.
+    refused: AtomicBool,
+    /// Set where anything else struck the run itself.
+    hit: AtomicBool,
     /// Calls so far: each has two boundaries.
     boundaries: AtomicUsize,
     orders: AtomicU64,
@@ -67,6 +72,9 @@ impl Process {
             troubled: AtomicBool::new(false),
             run,
             ended: AtomicBool::new(false),
+            won: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
+            hit: AtomicBool::new(false),
             boundaries: AtomicUsize::new(0),
             orders: AtomicU64::new(0),
             inner: Mutex::default(),
@@ -117,8 +125,25 @@ impl Process {
         self.inner().works_on.iter().rev().find(|(of, _)| of == site).map(|(_, generation)| *generation)
     }
 
+    /// The server has refused something: what was there before must be there again, and be served.
+    pub fn refused_by_server(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+        self.troubled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server has refused something.
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Whether all that went wrong is that the server refused.
+    pub fn is_only_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed) && !self.hit.load(Ordering::Relaxed)
+    }
+
     /// Notes that something went wrong that this run can feel.
     pub fn troubled(&self) {
+        self.hit.store(true, Ordering::Relaxed);
         self.troubled.store(true, Ordering::Relaxed);
     }
 
@@ -135,6 +160,16 @@ impl Process {
         for (site, generation) in works_on {
             self.world.excuse(&site, generation);
         }
+    }
+
+    /// It has got a lease.
+    pub fn wins(&self) {
+        self.won.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this is the first to ask since it got one.
+    pub fn has_just_won(&self) -> bool {
+        self.won.swap(false, Ordering::Relaxed)
     }
 
     /// Whether it runs, and nothing has happened to it.
@@ -156,7 +191,6 @@ impl Process {
             (now, inner.killed_at == Some(boundary))
         };
         for (_, (come, is_done)) in turns {
-            self.struck();
             if come.send(()).is_ok() {
                 let _ = is_done.await;
             }
@@ -205,7 +239,7 @@ impl Process {
 
     /// Something on the way takes its time.
     pub async fn travel(&self, least_ms: u64, most_ms: u64) {
-        let pause = self.world.pause(least_ms, most_ms);
+        let pause = self.world.pause(least_ms, most_ms * self.world.scenario.slowness);
         sleep(pause).await;
     }
 

@@ -42,8 +42,12 @@ pub struct Scenario {
     pub at_once: bool,
     /// How often an agent runs in a night.
     pub runs_per_night: u64,
+    /// How much longer than usual everything takes on its way: the longer, the more falls between two calls.
+    pub slowness: u64,
     /// How long a node may be silent: three times as often it looks at what is served, and tells.
     pub stale_after: Duration,
+    /// What the machines' clocks are drawn from.
+    pub clocks: u64,
     pub faults: BTreeSet<Fault>,
     /// How often a call goes wrong, in a thousand.
     pub per_mille: u64,
@@ -68,7 +72,9 @@ impl Scenario {
             first_use: random.chance(50),
             at_once: random.chance(500),
             runs_per_night: if random.chance(80) { 3 } else { 1 },
+            slowness: random.one_of(&[1, 1, 1, 40]),
             stale_after: HOUR * random.one_of(&[36, 240]),
+            clocks: random.next(),
             faults: if per_mille == 0 { BTreeSet::new() } else { faults },
             per_mille,
         }

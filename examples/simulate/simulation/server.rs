@@ -24,6 +24,9 @@ use super::world::{BUILD, World};
 /// Where every server is looked at.
 pub const ADDRESS: &str = "127.0.0.1:443";
 
+/// What its test says of a leaf that it refuses.
+const DISLIKED: &str = "it does not like the new certificate";
+
 /// How a server stands.
 #[derive(Debug, Default)]
 pub struct ServerState {
@@ -105,7 +108,7 @@ pub fn accepts(world: &World, machine: usize) -> Result<(), &'static str> {
                 let mut state = world.state();
                 let server = &mut state.servers[machine];
                 if server.serves.get(&site.name) != Some(&fingerprint) && server.refuses.as_ref() == Some(&fingerprint) {
-                    return Err("it does not like the new certificate");
+                    return Err(DISLIKED);
                 }
             }
         }
@@ -158,7 +161,6 @@ impl NodeServer {
             let known = world.state().servers[machine].serves.get(&site.name) == Some(&fingerprint);
             let first = !world.state().servers[machine].serves.contains_key(&site.name);
             if !known && !first && world.strikes_call(Fault::ServerRefuses) {
-                self.process.troubled();
                 world.state().servers[machine].refuses = Some(fingerprint);
             }
         }
@@ -229,7 +231,11 @@ impl Server for NodeServer {
         self.process.tell(|| format!("the server's configuration: {}", answer.err().unwrap_or("fine")));
         self.process.boundary("what the test says").await;
         answer.map_err(|why| {
-            self.process.troubled();
+            if why == DISLIKED {
+                self.process.refused_by_server()
+            } else {
+                self.process.troubled()
+            }
             self.refusal(false, why)
         })
     }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use certfleet::datastore::{Datastore, DatastoreError, Entry, FailureKind, Listing, Put, PutMode};
 use certfleet::domain::object_key::{Generation, Listed, ObjectKey};
-use certfleet::domain::record::{self, BundleRecord, LeaseRecord, LeaseState};
+use certfleet::domain::record::{self, BundleRecord, LeaseRecord, LeaseState, Sealed};
 use certfleet::domain::site::SiteName;
 use chrono::{DateTime, SubsecRound as _, Utc};
 use tokio::time::{Instant, sleep};
@@ -242,7 +242,11 @@ impl Datastore for Way {
         }
         let sent = body.clone();
         let what = format!("{} {key}", if mode == PutMode::Create { "create" } else { "put" });
-        self.call(what, true, move |world| write(world, machine, &asked, sent.clone(), mode)).await
+        let answer = self.call(what, true, move |world| write(world, machine, &asked, sent.clone(), mode)).await;
+        if matches!((&answer, &listed, mode), (Ok(Put::Stored), Listed::Lease(..), PutMode::Create)) {
+            self.process.wins();
+        }
+        answer
     }
 
     async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Listing, DatastoreError> {
@@ -293,7 +297,7 @@ impl Way {
     fn as_written(&self, listed: &Listed, body: Bytes) -> Option<Bytes> {
         let Listed::Lease(..) = listed else {
             return Some(match (self.has(Bug::SecretInTheClear), listed) {
-                (true, Listed::Node(_)) => [body, Bytes::from_static(b"-----BEGIN PRIVATE KEY-----")].concat().into(),
+                (true, Listed::Bundle(site, _)) => self.with_its_key(site, body),
                 _ => body,
             });
         };
@@ -314,6 +318,15 @@ impl Way {
             record.passed_over = Vec::new();
         }
         Some(record::write(&record).into())
+    }
+
+    /// The same bundle, its key not sealed.
+    fn with_its_key(&self, site: &SiteName, body: Bytes) -> Bytes {
+        let Ok(mut record) = record::read::<BundleRecord>(&body) else { return body };
+        let world = self.world();
+        let key = world.state().ca.issued(&record.fullchain).filter(|issued| issued.site == *site).map(|issued| issued.key_pem.clone());
+        record.key = Sealed::None { plaintext: key.unwrap_or_default() };
+        record::write(&record).into()
     }
 
     /// A bundle whose chain has arrived, and whose key has not: the one before it is still there.
@@ -345,9 +358,16 @@ impl Way {
         let world = self.world();
         let mut yesterday = self.yesterday.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match world.bug {
-            // What was there before the lease was won.
-            Some(Bug::NoLookAgain) if prefix.starts_with("bundles/") => yesterday.entry(String::new()).or_insert(listing).clone(),
-            Some(Bug::NoLookAgain) if prefix.is_empty() => yesterday.entry(String::new()).or_insert(listing).clone(),
+            // What was there before the lease was won: the look that comes right after it shows that.
+            Some(Bug::NoLookAgain) if prefix.is_empty() => {
+                yesterday.insert(String::new(), listing.clone());
+                listing
+            }
+            Some(Bug::NoLookAgain) if prefix.starts_with("bundles/") && self.process.has_just_won() => {
+                let bundles = |entry: &Entry| entry.key.as_str().starts_with(prefix);
+                let before = yesterday.get("").map(|before| before.entries.iter().filter(|entry| bundles(entry)).cloned().collect());
+                Listing { entries: before.unwrap_or_default(), now: listing.now }
+            }
             Some(Bug::StaleListing) if prefix.is_empty() && world.since_begin() > Duration::from_secs(86_400) => {
                 let before = world.now() - chrono::TimeDelta::hours(30);
                 let entries = listing.entries.into_iter().filter(|entry| entry.last_modified < before).collect();
