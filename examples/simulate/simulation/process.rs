@@ -31,7 +31,6 @@ pub struct Process {
     pub run: String,
     /// Set when it has come to an end, whichever.
     pub ended: AtomicBool,
-    won: AtomicBool,
     /// Set where the server's test refused the new certificate.
     refused: AtomicBool,
     /// Set where anything else struck the run itself.
@@ -72,7 +71,6 @@ impl Process {
             troubled: AtomicBool::new(false),
             run,
             ended: AtomicBool::new(false),
-            won: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             hit: AtomicBool::new(false),
             boundaries: AtomicUsize::new(0),
@@ -160,16 +158,6 @@ impl Process {
         for (site, generation) in works_on {
             self.world.excuse(&site, generation);
         }
-    }
-
-    /// It has got a lease.
-    pub fn wins(&self) {
-        self.won.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether this is the first to ask since it got one.
-    pub fn has_just_won(&self) -> bool {
-        self.won.swap(false, Ordering::Relaxed)
     }
 
     /// Whether it runs, and nothing has happened to it.

@@ -90,8 +90,6 @@ impl Bucket {
 #[derive(Debug)]
 pub struct Way {
     pub process: Arc<Process>,
-    /// What was listed before, for those who use it again.
-    yesterday: std::sync::Mutex<BTreeMap<String, Listing>>,
 }
 
 /// What became of a request on its way.
@@ -106,7 +104,7 @@ enum Fate {
 
 impl Way {
     pub fn new(process: &Arc<Process>) -> Self {
-        Self { process: Arc::clone(process), yesterday: std::sync::Mutex::default() }
+        Self { process: Arc::clone(process) }
     }
 
     fn world(&self) -> &Arc<World> {
@@ -242,11 +240,7 @@ impl Datastore for Way {
         }
         let sent = body.clone();
         let what = format!("{} {key}", if mode == PutMode::Create { "create" } else { "put" });
-        let answer = self.call(what, true, move |world| write(world, machine, &asked, sent.clone(), mode)).await;
-        if matches!((&answer, &listed, mode), (Ok(Put::Stored), Listed::Lease(..), PutMode::Create)) {
-            self.process.wins();
-        }
-        answer
+        self.call(what, true, move |world| write(world, machine, &asked, sent.clone(), mode)).await
     }
 
     async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Listing, DatastoreError> {
@@ -356,18 +350,7 @@ impl Way {
     /// What the machine takes the bucket to hold.
     fn as_remembered(&self, prefix: &str, listing: Listing) -> Listing {
         let world = self.world();
-        let mut yesterday = self.yesterday.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match world.bug {
-            // What was there before the lease was won: the look that comes right after it shows that.
-            Some(Bug::NoLookAgain) if prefix.is_empty() => {
-                yesterday.insert(String::new(), listing.clone());
-                listing
-            }
-            Some(Bug::NoLookAgain) if prefix.starts_with("bundles/") && self.process.has_just_won() => {
-                let bundles = |entry: &Entry| entry.key.as_str().starts_with(prefix);
-                let before = yesterday.get("").map(|before| before.entries.iter().filter(|entry| bundles(entry)).cloned().collect());
-                Listing { entries: before.unwrap_or_default(), now: listing.now }
-            }
             Some(Bug::StaleListing) if prefix.is_empty() && world.since_begin() > Duration::from_secs(86_400) => {
                 let before = world.now() - chrono::TimeDelta::hours(30);
                 let entries = listing.entries.into_iter().filter(|entry| entry.last_modified < before).collect();
