@@ -169,6 +169,8 @@ fn obtain(evidence: &NodeEvidence, newest: Generation, current: Generation) -> O
         // Whether a newer one is due is seen once it is here.
         _ if evidence.highest > newest => Obtain::Take(current),
         (Some(why), Part::Renew) => Obtain::Renew { generation: current.next(), why: Some(why.clone()) },
+        // Compared first, once: the next run knows what lies there, and waits.
+        (Some(_), Part::Follow) if evidence.compare => Obtain::Compare(current),
         (Some(why), Part::Follow) => Obtain::Await { generation: current.next(), why: why.clone() },
         _ if evidence.places.iter().filter(installable).any(|presence| presence.whole() != Some(current)) => Obtain::Take(current),
         _ if evidence.compare => Obtain::Compare(current),
@@ -190,14 +192,17 @@ mod tests {
 
     #[test]
     fn what_may_have_another_content_is_compared_unless_more_is_to_be_done() {
-        let compared = |highest, due| {
+        let compared = |highest, due, part| {
             let places = vec![whole(4, Serving::Proven)];
-            plan(&NodeEvidence { highest: Generation(highest), places, due, part: Part::Follow, compare: true })
+            plan(&NodeEvidence { highest: Generation(highest), places, due, part, compare: true })
         };
-        let plan = compared(4, None);
+        let plan = compared(4, None, Part::Follow);
         assert_eq!((plan.obtain, plan.places), (Obtain::Compare(Generation(4)), vec![PlaceStep::Nothing]));
-        assert_eq!(compared(5, None).obtain, Obtain::Take(Generation(5)));
-        assert_eq!(compared(4, Some(Due::Forced)).obtain, Obtain::Await { generation: Generation(5), why: Due::Forced });
+        assert_eq!(compared(5, None, Part::Follow).obtain, Obtain::Take(Generation(5)));
+        let due = Some(Due::Forced);
+        assert_eq!(compared(4, due.clone(), Part::Follow).obtain, Obtain::Compare(Generation(4)), "before it is waited for");
+        let renewed = Obtain::Renew { generation: Generation(5), why: due.clone() };
+        assert_eq!(compared(4, due, Part::Renew).obtain, renewed, "whoever renews reads it in any case");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::Creates;
 use super::lease::HeldLease;
 use super::snapshot::Snapshot;
 use crate::datastore::{Datastore, DatastoreError, Put, PutMode};
+use crate::domain::candidacy::SETTLING;
 use crate::domain::lease::{Latest, Patience, Standing, TIME_TO_LIVE, standing};
 use crate::domain::object_key::{Attempt, Generation, ObjectKey};
 use crate::domain::record::{self, Holder, LeaseRecord, LeaseState, PassedOver, RecordError};
@@ -52,6 +53,9 @@ pub enum ElectionError {
         #[source]
         source: RecordError,
     },
+    /// The store's listing lags behind what it is given by more than candidates wait for each other.
+    #[error("the datastore does not list {0}, which was written {wait} s ago: no election can rest on that", wait = SETTLING.as_secs())]
+    Unseen(ObjectKey),
 }
 
 /// A candidate for the making of one generation.

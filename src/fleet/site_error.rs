@@ -19,6 +19,10 @@ const NOT_EXCLUSIVE: &str = "use a store that honours If-None-Match; or set [dat
     renews and no other publishes; or, on every machine, election = \"best-effort\": machines elect who renews, a renewal takes ten seconds \
     longer, and now and then the CA may be asked for two certificates of which one is discarded";
 
+/// The ways out where no election is possible.
+const UNSEEN: &str = "use a store that lists what it was given at once; or set [datastore] election = \"sole\", if only this one machine ever \
+    renews and no other publishes";
+
 /// Why nothing could be settled for a site.
 #[derive(Debug, Error)]
 pub enum SiteError {
@@ -69,7 +73,8 @@ impl SiteError {
     /// Whether the store has been reached, and will not have it: trying again changes nothing, and what is in place still serves.
     pub(super) fn is_refusal(&self) -> bool {
         let refused = |error: &DatastoreError| error.kind == FailureKind::Lasting;
-        matches!(self, Self::NotExclusive | Self::Account(_)) && self.of_store().is_none() || self.of_store().is_some_and(refused)
+        let unusable = matches!(self, Self::NotExclusive | Self::Account(_) | Self::Election(ElectionError::Unseen(_)));
+        unusable && self.of_store().is_none() || self.of_store().is_some_and(refused)
     }
 
     pub(super) fn outcome(&self) -> Outcome {
@@ -85,6 +90,7 @@ impl SiteError {
         }
         match self {
             Self::Account(error) => error.hint.clone(),
+            Self::Election(ElectionError::Unseen(_)) => UNSEEN.to_owned(),
             Self::Datastore(_) | Self::Election(_) => "update certfleet on this machine, or try again in two minutes".to_owned(),
             Self::Publish(_) => {
                 "the store does not keep what it is given: check its replication and any program that changes objects".to_owned()

@@ -88,7 +88,7 @@ impl Candidate<'_> {
         let all = look.candidacies(self.site, self.generation);
         let Some(own) = all.iter().find(|stood| stood.attempt == attempt && stood.run == self.holder.run) else {
             // A store that does not show what was written that long ago does not show the others' either.
-            return Ok(Some(Candidacy::Busy(self.holder.clone())));
+            return Err(ElectionError::Unseen(ObjectKey::candidacy(self.site, self.generation, attempt, &self.holder.run)));
         };
         Ok(self.first_of(&candidacy::before(own, all)).await?.map(Candidacy::Busy))
     }

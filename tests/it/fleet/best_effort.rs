@@ -200,7 +200,11 @@ async fn a_store_that_does_not_show_what_was_written_elects_nobody() {
     let lag = Lag { own: TimeDelta::seconds(6), of_others: TimeDelta::seconds(6) };
     let machines: Vec<_> = (0..3).map(|number| careless(&world, &format!("ws-{number}"), lag).0).collect();
     let reports = join_all(machines.iter().map(|machine| machine.ensure(site(&["ca"])))).await;
-    assert!(reports.iter().all(|report| report.outcome == Outcome::Busy), "{reports:?}");
+    for report in &reports {
+        let problem = report.problem.as_ref().expect("a problem");
+        assert!(report.outcome == Outcome::Failed && problem.what.contains("does not list leases/www.example.test/"), "{report:?}");
+        assert!(problem.hint.contains("election = \"sole\""), "{problem:?}");
+    }
     assert_eq!((world.ca.asked(), candidacies(&world).await), (0, Vec::new()));
 }
 

@@ -14,6 +14,7 @@ use certfleet::fleet::report::Outcome;
 use certfleet::fleet::snapshot::Snapshot;
 use certfleet::target::server::{Commands, Programs};
 use certfleet::target::ssl_root::{Files, SslRoot};
+use chrono::TimeDelta;
 
 use super::assert_done;
 use super::careless::{Lag, careless};
@@ -45,8 +46,12 @@ async fn run(world: &World, machine: &Machine) -> NodeSiteReport {
 async fn run_as(part: Part, world: &World, machine: &Machine) -> NodeSiteReport {
     let snapshot = Snapshot::take(&*world.store).await.expect("a listing");
     let node = node(machine, part);
-    let observed = node.observe(&world.seal(), &NodeState::default(), &snapshot);
-    machine.fleet.tend(&node, &observed, &snapshot).await.remove(0)
+    let mut state = NodeState::read(&node.place);
+    let observed = node.observe(&world.seal(), &state, &snapshot);
+    let report = machine.fleet.tend(&node, &observed, &snapshot).await.remove(0);
+    state.places = report.places.iter().filter_map(|place| place.known.clone()).collect();
+    state.keep(&node.place).expect("kept");
+    report
 }
 
 #[tokio::test(start_paused = true)]
@@ -72,11 +77,30 @@ async fn a_node_that_waits_in_vain_leaves_it_to_its_next_run() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_whose_store_does_not_list_in_time_says_so() {
+    let world = World::new();
+    let late = TimeDelta::seconds(6);
+    let (machine, _) = careless(&world, "ws-1", Lag { own: late, of_others: late });
+    let report = run(&world, &machine).await;
+    assert_eq!(report.outcome, Outcome::Failed, "nothing is in place");
+    assert_done(&world.machine("ws-2").ensure(site(&["ca"])).await, Source::Issued, 1);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(run(&world, &machine).await.outcome, Outcome::Done);
+    tokio::time::advance(85 * DAY).await;
+    let report = run(&world, &machine).await;
+    assert_eq!(report.outcome, Outcome::Degraded, "{report:?}");
+    assert!(report.problem.expect("a problem").what.contains("does not list leases/"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_follower_waits_for_those_who_stand_for_election() {
     let world = World::new();
     let (first, second) = (careless(&world, "ws-1", Lag::default()).0, careless(&world, "ws-2", Lag::default()).0);
     assert_done(&first.ensure(site(&["ca"])).await, Source::Issued, 1);
-    assert_eq!(run_as(Part::Follow, &world, &second).await.outcome, Outcome::Done);
+    // Its second run finds that what is installed is what the datastore has.
+    for _ in 0..2 {
+        assert_eq!(run_as(Part::Follow, &world, &second).await.outcome, Outcome::Done);
+    }
     tokio::time::advance(85 * DAY).await;
     let late = async {
         // The others have begun, and nobody has the lease yet.
