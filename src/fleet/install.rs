@@ -170,7 +170,7 @@ impl Transaction<'_> {
             }
             let Err(error) = involved.server.server.test().await else {
                 let open = items.iter_mut().filter(|item| item.is_open_for(involved.server));
-                open.for_each(|item| item.heals |= involved.before.is_some());
+                open.for_each(|item| item.heals |= involved.before.is_some() && item.may_heal());
                 continue;
             };
             let name = involved.server.server.name();

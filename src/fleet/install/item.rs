@@ -56,7 +56,7 @@ pub(super) struct Item<'a> {
     pub(super) switched: Option<Switched>,
     /// Whether the content of a generation was exchanged, which is done at once for the files and for what is live.
     pub(super) exchanged: bool,
-    /// Whether a server's configuration failed its test with what was there before, and passes with what is there now.
+    /// Whether a server's configuration failed its test with what was there before, passes with what is there now, and that may be why.
     pub(super) heals: bool,
     pub(super) outcome: PlaceOutcome,
 }

@@ -254,6 +254,30 @@ fn a_node_that_cannot_ask_the_preferred_issuer_makes_no_lesser_certificate() {
 }
 
 #[test]
+fn only_what_may_have_mended_a_configuration_stays_where_its_server_does_not_take_it() {
+    let sites = ["a", "b"].map(|site| format!("[[site]]\nname = \"{site}.example.test\"\nissuers = [\"self-signed\"]\n")).concat();
+    let target =
+        |kind: &str, test: &str, rest: &str| format!("[[target]]\nkind = \"{kind}\"\nssl_root = \"ssl\"\ntest = [\"{test}\"]\n{rest}\n");
+    let agent = "[agent]\nsplay = \"0s\"\n";
+    let machine = crate::support::machine::Machine::new(&format!("{sites}{}{agent}", target("nginx", "true", "reload = []")));
+    machine.run(&["ensure"]).expect(0);
+    machine.run(&["agent"]).expect(0);
+    machine.run(&["ensure", "--force"]).expect(0);
+    let link = |site: &str| machine.path(&format!("ssl/live/{site}.example.test"));
+    // Nobody has seen postfix with the first generation of a.
+    let other = target("postfix", "true", "reload = []\nsites = [\"a.example.test\"]");
+    let script = machine.path("test");
+    fs::write(&script, format!("#!/bin/sh\ncase $(readlink {}) in */1) exit 1;; esac\n", link("a").display())).expect("a script");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("a mode");
+    let refusing = target("nginx", &script.display().to_string(), "reload = [\"false\"]");
+    machine.write("certfleet.toml", format!("{sites}{refusing}{other}{agent}"));
+    let ended = machine.run(&["agent"]).expect(4);
+    assert!(ended.stderr.contains("nginx could not be reloaded"), "{}", ended.stderr);
+    let links = ["a", "b"].map(|site| fs::read_link(link(site)).expect("a link"));
+    assert_eq!(links, ["../archive/a.example.test/2", "../archive/b.example.test/1"].map(std::path::PathBuf::from), "{}", ended.stderr);
+}
+
+#[test]
 fn a_server_that_is_broken_holds_up_only_the_sites_that_it_reads() {
     let sites = "[[site]]\nname = \"a.example.test\"\nissuers = [\"self-signed\"]\n[[site]]\nname = \"b.example.test\"\nissuers = [\"self-signed\"]\n";
     let target = |kind: &str, site: &str, test: &str| {
