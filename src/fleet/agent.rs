@@ -126,14 +126,15 @@ impl Fleet {
         Obtained { refilled: observed.plan.refill, etag, ..got }
     }
 
-    /// The newest whole bundle that is installed, where it will be needed.
+    /// The newest whole bundle that is installed, where it will be needed; of two with one number, the one that serves longer.
     fn held(node: &Node, observed: &SiteObserved) -> Option<Held> {
         if observed.plan.is_quiet() {
             return None;
         }
-        let newest = observed.places.iter().filter(|place| place.known.is_some()).max_by_key(|place| generation(place))?;
-        let generation = generation(newest);
-        let object = node.roots[newest.root].ssl.object(&observed.site.name, generation).ok().flatten()?;
+        let whole = observed.places.iter().filter_map(|place| Some((place.root, place.known.as_ref()?)));
+        let (root, newest) = whole.max_by_key(|(_, known)| (known.generation, known.not_after))?;
+        let generation = newest.generation;
+        let object = node.roots[root].ssl.object(&observed.site.name, generation).ok().flatten()?;
         Some(Held { generation, object: object.into() })
     }
 
@@ -367,10 +368,6 @@ fn note_obtained(report: &mut NodeSiteReport, obtained: &Obtained) {
     report.source = obtained.source;
     report.refilled = obtained.refilled.filter(|_| obtained.problem.is_none());
     report.problem.clone_from(&obtained.problem);
-}
-
-fn generation(place: &PlaceObserved) -> Generation {
-    place.known.as_ref().map(|known| known.generation).unwrap_or_default()
 }
 
 /// Whether what lies there was seen to be served.

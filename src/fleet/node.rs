@@ -272,6 +272,10 @@ pub(super) fn may_replace(before: &PlaceObserved, mismatch: bool, opened: &Opene
         Presence::Whole { generation: installed, not_after, .. } if *installed < generation => {
             (Some(*not_after), format!("generation {installed}"))
         }
+        // Another content under the same number, which another directory may have had before this one.
+        Presence::Whole { not_after, .. } if before.known.as_ref().is_some_and(|known| known.fingerprint != leaf.fingerprint) => {
+            (Some(*not_after), format!("what is installed as generation {generation}"))
+        }
         Presence::Adoptable { not_after } => (*not_after, "the certificate that lies there".to_owned()),
         Presence::Whole { .. } | Presence::Absent | Presence::Broken(_) | Presence::Refused(_) => (None, String::new()),
     };
@@ -327,6 +331,36 @@ mod tests {
             let before = PlaceObserved { root: 0, presence, known: None };
             let answer = may_replace(&before, mismatch, &new, end - TimeDelta::days(30));
             assert_eq!(answer.is_ok(), may, "{installed} until {not_after}, {mismatch}: {answer:?}");
+        }
+    }
+
+    #[test]
+    fn another_content_of_the_same_number_replaces_none_that_serves_longer() {
+        let new = opened(4);
+        let leaf = new.bundle.leaf();
+        let (sooner, later) = (leaf.not_after - TimeDelta::days(1), leaf.not_after + TimeDelta::days(1));
+        for (fingerprint, not_after, mismatch, may) in [
+            ("other", sooner, false, true),
+            ("other", later, false, false),
+            ("other", later, true, true),
+            (leaf.fingerprint.as_str(), later, false, true),
+        ] {
+            let known = KnownPlace {
+                ssl_root: PathBuf::new(),
+                site: String::new(),
+                generation: Generation(4),
+                fingerprint: fingerprint.to_owned(),
+                not_after,
+                due_at: not_after,
+                judged_by: String::new(),
+                stamp: String::new(),
+                etag: None,
+                proven_by: None,
+            };
+            let presence = Presence::Whole { generation: Generation(4), not_after, serving: Serving::Proven };
+            let before = PlaceObserved { root: 0, presence, known: Some(known) };
+            let answer = may_replace(&before, mismatch, &new, leaf.not_after - TimeDelta::days(30));
+            assert_eq!(answer.is_ok(), may, "{fingerprint} until {not_after}, {mismatch}: {answer:?}");
         }
     }
 }
