@@ -91,9 +91,7 @@ impl Fleet {
         }
         let asked = match self.ask(commission, &lease, patience).await {
             // An issuer that refuses may refuse what a successor has finished by now, and that is no failure of the fleet's.
-            Ok(asked) if asked.made.is_none() && lease.is_superseded().await? => {
-                Err(Stopped::Lease(LeaseEnded::Lost("another machine has taken over".to_owned())))
-            }
+            Ok(asked) if asked.made.is_none() && lease.is_superseded().await? => Err(Stopped::Lease(lease.taken_over())),
             asked => asked,
         };
         let asked = match asked {

@@ -1,6 +1,6 @@
 //! A lease while it is held: refreshed, written to, confirmed, and given back.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::Mutex;
@@ -20,6 +20,12 @@ use crate::issuer::{LeaseEnded, Order};
 use crate::system::clock::{self, Instant};
 use crate::system::error_chain::in_full;
 
+/// Why a lease is lost that the store did not show to be refreshed in time.
+const UNREFRESHED: &str = "it could not be refreshed for a minute";
+
+/// Why a lease is lost that another machine has, or a later one.
+const TAKEN_OVER: &str = "another machine has taken over";
+
 /// A lease that this run created. Dropping it stops the refreshing; the record stays and grows old.
 pub struct HeldLease {
     inner: Arc<Inner>,
@@ -37,6 +43,8 @@ struct Inner {
     candidacy: Option<ObjectKey>,
     /// Cancelled when the lease is known to be lost.
     lost: CancellationToken,
+    /// Why it is lost: the first reason counts.
+    why_lost: OnceLock<&'static str>,
     /// Cancelled when the person wants the program to end.
     interrupt: CancellationToken,
 }
@@ -60,8 +68,8 @@ impl HeldLease {
     ) -> Self {
         let key = ObjectKey::lease(&site, record.generation, record.attempt);
         let written = Mutex::new(Written { record, at: sent });
-        let (failure, lost) = (std::sync::Mutex::default(), CancellationToken::new());
-        let inner = Arc::new(Inner { store, site, key, written, failure, candidacy, lost, interrupt });
+        let (failure, lost, why_lost) = (std::sync::Mutex::default(), CancellationToken::new(), OnceLock::new());
+        let inner = Arc::new(Inner { store, site, key, written, failure, candidacy, lost, why_lost, interrupt });
         let refreshing = clock::spawn(refresh(Arc::clone(&inner)));
         Self { inner, refreshing }
     }
@@ -114,12 +122,17 @@ impl HeldLease {
         let superseded = self.is_superseded().await.map_err(|error| self.inner.fail(error))?;
         let unrefreshed = self.inner.written.lock().await.at.elapsed();
         if superseded {
-            return Err(self.inner.lose("another machine has taken over"));
+            return Err(self.taken_over());
         }
         if unrefreshed > TRUSTED_FOR {
-            return Err(self.inner.lose("it could not be refreshed for a minute"));
+            return Err(self.inner.lose(UNREFRESHED));
         }
         Ok(())
+    }
+
+    /// What the work ends with where the lease [is superseded](Self::is_superseded).
+    pub fn taken_over(&self) -> LeaseEnded {
+        self.inner.lose(TAKEN_OVER)
     }
 
     /// The view of it that issuers get: an order is sealed before it is written down, and steps are told to the person.
@@ -143,7 +156,7 @@ impl Inner {
     async fn write_over(&self, written: &mut Written, change: impl FnOnce(&mut LeaseRecord)) -> Result<(), DatastoreError> {
         if self.candidacy.is_some() && self.is_overwritten_by_another_than(&written.record).await? {
             // It is theirs: nothing of ours has a place in it any more. Whoever asks next is told that it was lost.
-            self.lost.cancel();
+            self.lose("another machine's was written over it");
             return Ok(());
         }
         let mut record = written.record.clone();
@@ -174,7 +187,8 @@ impl Inner {
         ended
     }
 
-    fn lose(&self, why: &str) -> LeaseEnded {
+    fn lose(&self, why: &'static str) -> LeaseEnded {
+        let why = *self.why_lost.get_or_init(|| why);
         self.lost.cancel();
         LeaseEnded::Lost(why.to_owned())
     }
@@ -186,7 +200,7 @@ async fn refresh(inner: Arc<Inner>) {
         clock::sleep(REFRESH_EVERY).await;
         let unrefreshed = inner.written.lock().await.at.elapsed();
         if unrefreshed > TRUSTED_FOR {
-            inner.lost.cancel();
+            inner.lose(UNREFRESHED);
             return;
         }
         // A refresh that fails is made good by the next one; a minute of failures ends the lease, above.
@@ -227,7 +241,7 @@ impl crate::issuer::Lease for IssuerLease<'_> {
         tokio::select! {
             biased;
             () = self.lease.inner.interrupt.cancelled() => LeaseEnded::Interrupted,
-            () = self.lease.inner.lost.cancelled() => LeaseEnded::Lost("it could not be refreshed for a minute".to_owned()),
+            () = self.lease.inner.lost.cancelled() => self.lease.inner.lose(UNREFRESHED),
         }
     }
 

@@ -224,6 +224,8 @@ async fn a_holder_that_cannot_refresh_stops_before_it_finalizes() {
     let (report, ()) = tokio::join!(machine.ensure(site(&["ca"])), cut_off);
     assert_done(&report, Source::Issued, 1);
     assert_eq!((world.ca.issued(), world.ca.asked()), (1, 2));
+    let steps = machine.steps();
+    assert!(steps.contains(&"the lease was lost (it could not be refreshed for a minute): looking again".to_owned()), "{steps:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -144,6 +144,9 @@ async fn a_holder_whose_lease_was_written_over_stops_and_leaves_it_alone() {
         };
         let (report, (issued, node)) = tokio::join!(machine.ensure(site(&["ca"])), rival);
         assert_eq!((issued, node.as_str()), (0, "ws-3"));
+        let why = if refreshes { "another machine's was written over it" } else { "another machine has taken over" };
+        let steps = machine.steps();
+        assert!(steps.contains(&format!("the lease was lost ({why}): looking again")), "{steps:?}");
         // The rival is dead, and its time passes.
         assert_done(&report, Source::Issued, 1);
         assert_eq!((world.ca.issued(), lease(&world, 1, 2).await.state), (1, LeaseState::Done));

@@ -231,15 +231,20 @@ impl Datastore for Lossy {
     }
 }
 
-/// What a machine would have said. Only its warnings are kept.
+/// What a machine would have said.
 #[derive(Debug, Default)]
-struct Said(Mutex<Vec<String>>);
+struct Said {
+    steps: Mutex<Vec<String>>,
+    warnings: Mutex<Vec<String>>,
+}
 
 impl Progress for Said {
-    fn step(&self, _: &dyn std::fmt::Display, _: &str) {}
+    fn step(&self, _: &dyn std::fmt::Display, what: &str) {
+        self.steps.lock().expect("no panic").push(what.to_owned());
+    }
     fn note(&self, _: &str) {}
     fn warning(&self, what: &str) {
-        self.0.lock().expect("no panic").push(what.to_owned());
+        self.warnings.lock().expect("no panic").push(what.to_owned());
     }
 }
 
@@ -321,7 +326,11 @@ impl Machine {
     }
 
     pub fn warnings(&self) -> Vec<String> {
-        self.said.0.lock().expect("no panic").clone()
+        self.said.warnings.lock().expect("no panic").clone()
+    }
+
+    pub fn steps(&self) -> Vec<String> {
+        self.said.steps.lock().expect("no panic").clone()
     }
 
     pub async fn ensure(&self, wanted: SiteWanted) -> SiteReport {
