@@ -29,6 +29,9 @@ pub enum PublishError {
     /// The store did not answer, or refused the call.
     #[error(transparent)]
     Datastore(#[from] DatastoreError),
+    /// The program is to end: what was sent is not looked at any more.
+    #[error("interrupted before {0} was proven")]
+    Interrupted(ObjectKey),
     /// The store took the object and does not have it.
     #[error("{0} was stored, and is not there when read back")]
     Vanished(ObjectKey),
@@ -57,7 +60,11 @@ impl Fleet {
         let created = self.store.put(&key, object.clone(), PutMode::Create).await;
         if unfenced {
             // Whoever looked before ours was there has written by the time that we look again, and looks after us.
-            clock::sleep(SETTLING).await;
+            tokio::select! {
+                biased;
+                () = self.interrupt.cancelled() => return Err(created.err().map_or(PublishError::Interrupted(key), Into::into)),
+                () = clock::sleep(SETTLING) => {}
+            }
         }
         match (created, self.store.get(&key).await?) {
             (Ok(Put::Stored), Some(found)) if found != object && !unfenced => Err(PublishError::OtherBytes(key)),

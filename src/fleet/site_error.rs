@@ -79,7 +79,9 @@ impl SiteError {
 
     pub(super) fn outcome(&self) -> Outcome {
         match (self, self.of_store().map(|error| error.kind)) {
-            (_, Some(FailureKind::Passing)) | (Self::Interrupted | Self::Unsettled, _) => Outcome::Temporary,
+            (_, Some(FailureKind::Passing)) | (Self::Interrupted | Self::Publish(PublishError::Interrupted(_)) | Self::Unsettled, _) => {
+                Outcome::Temporary
+            }
             _ => Outcome::Failed,
         }
     }
@@ -92,6 +94,7 @@ impl SiteError {
             Self::Account(error) => error.hint.clone(),
             Self::Election(ElectionError::Unseen(_)) => UNSEEN.to_owned(),
             Self::Datastore(_) | Self::Election(_) => "update certfleet on this machine, or try again in two minutes".to_owned(),
+            Self::Publish(PublishError::Interrupted(_)) => "the next run looks what lies there, and goes on from that".to_owned(),
             Self::Publish(_) => {
                 "the store does not keep what it is given: check its replication and any program that changes objects".to_owned()
             }

@@ -311,6 +311,26 @@ async fn what_was_overwritten_stays_in_the_spool_until_something_is_proven() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_is_interrupted_after_the_upload_has_proven_nothing_and_loses_nothing() {
+    let world = World::new();
+    let (machine, _) = careless(&world, "build", NO_LAG);
+    let interrupt = async {
+        while world.store.inner.get(&bundle_key(1)).await.expect("an answer").is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        machine.fleet.interrupt.cancel();
+    };
+    let (report, ()) = tokio::join!(machine.ensure(site(&["ca"])), interrupt);
+    let problem = report.problem.expect("a problem");
+    assert_eq!((report.outcome, report.in_place.is_some()), (Outcome::Temporary, false), "{problem:?}");
+    assert_eq!(problem.what, format!("interrupted before {} was proven", bundle_key(1).as_str()));
+    assert!(machine.fleet.spool.read(&report.site).expect("readable").is_some());
+    let machine = machine.restarted();
+    assert_done(&machine.ensure(site(&["ca"])).await, Source::Datastore, 1);
+    assert_eq!((world.ca.issued(), machine.fleet.spool.read(&report.site).expect("readable")), (1, None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_next_renewal_is_elected_anew() {
     let world = World::new();
     let machines = fleet_of(&world, 5);
