@@ -207,20 +207,20 @@ impl Fleet {
         };
         self.progress.step(&site.name, &format!("{name}: asking for {}", names(site)));
         let wanted = wanted(site);
-        let unfinished = self.unfinished(site, name, &wanted, earlier);
-        let resumed = unfinished.is_some();
+        let mut unfinished = self.unfinished(site, name, &wanted, earlier).into_iter();
         let mut request = Request {
             identifiers: site.identifiers.clone(),
             key_type: site.key_type,
             profile: site.profile.clone(),
             now: clock.now(),
-            unfinished,
+            unfinished: unfinished.next(),
+            other_unfinished: unfinished.next(),
         };
         let lease = lease.for_issuer(name, wanted, self);
         let mut bundle = issuer.issue(&request, &lease).await?;
-        if resumed && matches!(bundle.check(&site.identifiers, clock.now()), Err(Unfit::Expired { .. })) {
+        while request.unfinished.is_some() && matches!(bundle.check(&site.identifiers, clock.now()), Err(Unfit::Expired { .. })) {
             // The order was finished long ago, and what came of it has run out since.
-            request.unfinished = None;
+            request.unfinished = request.other_unfinished.take();
             bundle = issuer.issue(&request, &lease).await?;
         }
         if let Err(unfit) = bundle.check(&site.identifiers, clock.now()) {
@@ -233,16 +233,21 @@ impl Fleet {
         Ok((bundle, named.class))
     }
 
-    /// An order of an earlier attempt with the same issuer for the same thing, if the fleet itself wrote it down: into the lease, or on
-    /// this disk, where the lease has lost it.
-    fn unfinished(&self, site: &Site, issuer: &str, wanted: &Wanted, earlier: &LeaseRecord) -> Option<Order> {
+    /// The orders of earlier attempts with the same issuer for the same thing, if the fleet itself wrote them down: first the one on this
+    /// disk, then the lease's. A lease that was written over by another machine has lost the order that was in it.
+    fn unfinished(&self, site: &Site, issuer: &str, wanted: &Wanted, earlier: &LeaseRecord) -> Vec<Order> {
         let kept = self.spool.order(&site.name).filter(|kept| kept.generation == earlier.generation);
-        let orders = earlier.order.iter().cloned().chain(kept.map(|kept| kept.order));
-        let order = orders.into_iter().find(|order| order.issuer == issuer && order.wanted == *wanted)?;
-        // An order whose key does not open can only be placed anew; the old one runs out by itself.
-        let beside = order.beside(&earlier.site, earlier.generation);
-        let key = PrivateKey::from_pem(&self.seal.open(&order.key, &beside.each_ref().map(String::as_str)).ok()?).ok()?;
-        Some(Order { url: order.url.clone(), key })
+        let orders = kept.map(|kept| kept.order).into_iter().chain(earlier.order.clone());
+        let alike = orders.filter(|order| order.issuer == issuer && order.wanted == *wanted);
+        let opened = alike.filter_map(|order| {
+            // An order whose key does not open can only be placed anew; the old one runs out by itself.
+            let beside = order.beside(&earlier.site, earlier.generation);
+            let key = PrivateKey::from_pem(&self.seal.open(&order.key, &beside.each_ref().map(String::as_str)).ok()?).ok()?;
+            Some(Order { url: order.url, key })
+        });
+        let mut opened: Vec<_> = opened.collect();
+        opened.dedup_by(|lease, disk| lease.url == disk.url);
+        opened
     }
 
     async fn fail(

@@ -37,8 +37,10 @@ pub struct Request {
     pub profile: Option<String>,
     /// The datastore's time: the only clock that dates are set by.
     pub now: DateTime<Utc>,
-    /// An order that an earlier holder of the lease placed with this issuer: resumed, if it still can be.
+    /// An order that an earlier run placed with this issuer: resumed, if it still can be.
     pub unfinished: Option<Order>,
+    /// Another one, which is resumed where nothing can come of the first.
+    pub other_unfinished: Option<Order>,
 }
 
 /// What must be known to finish an order after a crash.

@@ -123,6 +123,7 @@ fn request(names: &[&str]) -> Request {
         profile: None,
         now: Utc::now(),
         unfinished: None,
+        other_unfinished: None,
     }
 }
 

@@ -191,6 +191,42 @@ async fn the_next_run_of_a_machine_does_not_wait_for_its_own_dead() {
     assert_eq!(world.ca.issued(), 1);
 }
 
+/// An order that the fleet has written down, and that the CA does not know any more.
+fn useless_order(world: &World, bundle: &Bundle) -> record::OrderRecord {
+    let wanted = record::Wanted { identifiers: vec!["www.example.test".to_owned()], key_type: KeyType::EcdsaP256, profile: None };
+    let unsealed = record::Sealed::None { plaintext: String::new() };
+    let mut order = record::OrderRecord { issuer: "ca".to_owned(), url: "https://ca.test/order/gone".to_owned(), wanted, key: unsealed };
+    let beside = order.beside("www.example.test", Generation(1));
+    order.key = world.seal().close(&bundle.key().to_pem(), &beside.each_ref().map(String::as_str)).expect("sealed");
+    order
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_the_order_on_the_disk_and_the_one_in_the_lease_the_one_that_yields_is_taken() {
+    for useless in ["in the lease", "on the disk"] {
+        let world = World::new();
+        let machine = world.machine("build");
+        world.ca.exit.forget_permits(1_000);
+        tokio::select! {
+            _ = machine.ensure(site(&["ca"])) => panic!("it waits at the exit"),
+            () = async { while world.ca.issued() == 0 { tokio::task::yield_now().await } } => {}
+        }
+        world.ca.exit.add_permits(1_000);
+        let order = useless_order(&world, &strange_bundle().await.0);
+        if useless == "in the lease" {
+            // Another machine's was written over ours.
+            let holder = world.machine("ws-3").fleet.holder;
+            let over = LeaseRecord { holder, state: LeaseState::Released, order: Some(order), ..lease(&world, 1, 1).await };
+            world.overwrite(&lease_key(1, 1), record::write(&over)).await;
+        } else {
+            let kept = record::KeptOrder { version: record::VERSION, generation: Generation(1), order };
+            machine.fleet.spool.keep_order(&site(&["ca"]).site.name, &kept).expect("kept");
+        }
+        assert_done(&machine.restarted().ensure(site(&["ca"])).await, Source::Issued, 1);
+        assert_eq!((world.ca.asked(), world.ca.issued()), (2, 1), "useless {useless}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_living_holder_keeps_its_lease_for_as_long_as_the_ca_takes() {
     let world = World::new();
@@ -312,8 +348,8 @@ async fn strange_bundle() -> (Bundle, bundle_object::Origin) {
 
 async fn strange_bundle_at(now: DateTime<Utc>) -> (Bundle, bundle_object::Origin) {
     let own = SelfSigned::new(90 * DAY);
-    let request =
-        Request { identifiers: site(&["ca"]).site.identifiers, key_type: KeyType::EcdsaP256, profile: None, now, unfinished: None };
+    let identifiers = site(&["ca"]).site.identifiers;
+    let request = Request { identifiers, key_type: KeyType::EcdsaP256, profile: None, now, unfinished: None, other_unfinished: None };
     let bundle = own.issue(&request, &NoLease).await.expect("a bundle");
     let origin = bundle_object::Origin { issuer: "ca".to_owned(), class: IssuerClass::Acme, profile: None, passed_over: Vec::new() };
     (bundle, origin)

@@ -49,7 +49,7 @@ impl Lease for Uncontested {
 
 fn request(names: &[&str], key_type: KeyType, now: DateTime<Utc>) -> Request {
     let identifiers: Vec<Identifier> = names.iter().map(|name| name.parse().expect("an identifier")).collect();
-    Request { identifiers, key_type, profile: None, now, unfinished: None }
+    Request { identifiers, key_type, profile: None, now, unfinished: None, other_unfinished: None }
 }
 
 /// Whole seconds, as certificates hold them.

@@ -151,10 +151,10 @@ impl AcmeIssuer {
     async fn obtain(&self, request: &Request, lease: &dyn Lease, answers: &mut Answers) -> Result<Bundle, IssueError> {
         let account = self.account(lease).await?;
         check_profile(account, request)?;
-        if let Some(unfinished) = &request.unfinished
-            && let Some(bundle) = self.resume(account, request, unfinished, lease, answers).await?
-        {
-            return Ok(bundle);
+        for unfinished in request.unfinished.iter().chain(&request.other_unfinished) {
+            if let Some(bundle) = self.resume(account, request, unfinished, lease, answers).await? {
+                return Ok(bundle);
+            }
         }
         let key = new_key::generate(request.key_type).await.map_err(|error| no_key(&error))?;
         lease.progress("placing the order");
@@ -196,7 +196,7 @@ impl AcmeIssuer {
         match work.finish().await {
             Ok(bundle) => Ok(Some(bundle)),
             Err(Setback::Useless(error)) => {
-                tracing::info!(issuer = self.options.name, %error, "the earlier order is of no use: placing another");
+                tracing::info!(issuer = self.options.name, %error, "the earlier order is of no use");
                 // Its answers are for tokens that nobody asks for any more.
                 work.answers.take_away(lease).await;
                 Ok(None)

@@ -150,6 +150,19 @@ async fn an_order_that_fails_only_now_is_replaced_once() {
 }
 
 #[tokio::test]
+async fn where_nothing_comes_of_one_order_the_other_is_taken_up() {
+    let pebble = Pebble::start(PebbleOptions::default()).await;
+    let front = CaFront::start(&pebble);
+    let issuer = issuer_behind(&front, standalone(&pebble));
+    let names = ["www.example.com"];
+    let order = leave_behind(&front, &issuer, &[(Certificate, down())], &names).await;
+    let gone = Order { url: format!("{}-gone", order.url), key: order.key.clone() };
+    let wanted = Request { unfinished: Some(gone), other_unfinished: Some(order), ..request(&names) };
+    issuer.issue(&wanted, &HeldLease::new()).await.expect("a bundle");
+    assert_eq!((front.count(NewOrder), pebble.issued()), (1, 1));
+}
+
+#[tokio::test]
 async fn a_profile_that_the_ca_chose_by_itself_is_no_obstacle() {
     let pebble = Pebble::start(PebbleOptions::default()).await;
     let front = CaFront::start(&pebble);

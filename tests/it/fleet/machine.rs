@@ -107,7 +107,7 @@ impl Issuer for TestCa {
             return Err(IssueError::Refused { reason, hint: "none".to_owned(), retry_after });
         }
         let known = |order: &Order| self.orders.lock().expect("no panic").get(&order.url).cloned();
-        if let Some(finished) = request.unfinished.as_ref().and_then(known) {
+        if let Some(finished) = request.unfinished.iter().chain(&request.other_unfinished).find_map(known) {
             return Ok(finished);
         }
         let bundle = self.own.issue(request, lease).await?;
