@@ -30,7 +30,8 @@ pub struct Stood {
 /// Those that stand before `own`, the earliest first.
 ///
 /// Whoever stood more than a lease's time to live before is not among them: it has long won, and so written a lease, or given up. Both
-/// times are the store's, and neither ever changes: a look an hour later comes to the same.
+/// times are the store's: a look an hour later comes to the same. Only a sending that was repeated, and arrives late, changes one; it
+/// then stands after those that came in between.
 pub fn before<'a>(own: &Stood, all: &'a [Stood]) -> Vec<&'a Stood> {
     let since = own.at - time_to_live();
     let rank = |stood: &Stood| (stood.at, stood.run.clone());

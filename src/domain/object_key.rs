@@ -86,8 +86,8 @@ impl ObjectKey {
         Self(format!("leases/{}/{:010}-{:04}", site.file_name(), generation.0, attempt.0))
     }
 
-    /// A run's own candidacy for an attempt, where the store cannot decide between two; `run` is hexadecimal. Releases that do not know it
-    /// take it for a stranger's object.
+    /// A run's own candidacy for an attempt, where the store cannot decide between two; `run` is hexadecimal. Releases that do not know
+    /// it take it for a stranger's object; but a holder among them takes any key after its own for a later lease, and gives up.
     pub fn candidacy(site: &SiteName, generation: Generation, attempt: Attempt, run: &str) -> Self {
         Self(format!("{}-{run}", Self::lease(site, generation, attempt).0))
     }

@@ -102,7 +102,7 @@ impl SiteError {
             Self::Seal(_) => "check the identity file".to_owned(),
             Self::NotExclusive => NOT_EXCLUSIVE.to_owned(),
             Self::OtherContent(_) => {
-                "is this the fleet's own datastore? If it is, the next run compares the two, and takes what lies there unless it ends sooner".to_owned()
+                "is this the fleet's own datastore? If it is, the next run takes what lies there, unless that ends sooner".to_owned()
             }
             Self::Interrupted => "run the same command again: it goes on where this run stopped".to_owned(),
             Self::Unsettled => "see `aws s3 ls` for that prefix: some other program seems to change it".to_owned(),

@@ -38,8 +38,9 @@ struct Highest {
     etag: String,
 }
 
-/// The store's time, carried on by this machine's monotonic clock from the moment at which the store was asked: it is never behind, also on
-/// a machine that was suspended before it had read the answer. What the CA has just issued would be not yet valid there.
+/// The store's time, carried on by this machine's monotonic clock from the moment at which the store was asked: it is never behind, also in
+/// a process that was stopped before it had read the answer. What the CA has just issued would be not yet valid there. While a machine is
+/// suspended that clock stands still.
 /// Only the store says what time it is.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreClock {

@@ -1,6 +1,7 @@
 //! The points between which a disk changes: where a run can be killed, and a disk refuse.
 //!
-//! Every function of this crate that changes a file calls [`before`] first. Nothing watches in production. The simulator watches the
+//! Every function of this crate that changes a file of ours calls [`before`] first. Not counted are strangers' files that are carried along,
+//! what stands in for an exchange on file systems without one (but its beginning), lock files, and the removal of leftovers. Nothing watches in production. The simulator watches the
 //! steps of its thread, and a debug build ends itself at the step that [`CRASH_AT`] names, as a kill or a power cut would.
 
 use std::cell::RefCell;
