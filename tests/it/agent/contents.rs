@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::fleet::{Fleet, Node, SITE};
+use super::fleet::{Fleet, Node, SITE, fingerprint_of};
 use crate::support::fleet_files::{Made, compose, seal_of, site};
 
 /// Writes another content of generation 1 over the one that is there; its fingerprint.
@@ -51,6 +51,27 @@ fn a_content_that_ends_sooner_is_left_where_it_is() {
     overwrite(&fleet, &Made { days_left: 10, ..Made::default() });
     assert_eq!((fetches(&fleet, &node, 0), node.installed(), node.served()), (1, first.clone(), first));
     assert_eq!(fetches(&fleet, &node, 0), 0, "it is known by now");
+}
+
+#[test]
+fn of_two_directories_with_different_contents_the_one_that_serves_longer_is_kept_and_copied() {
+    let fleet = Fleet::new();
+    let node = fleet.serving("ws-1");
+    let alone = node.machine.read("certfleet.toml");
+    node.add("[[target]]\nkind = \"files\"\nssl_root = \"other\"\n");
+    let both = node.machine.read("certfleet.toml");
+    let other = || fingerprint_of(&node.machine.path("other/live").join(SITE).join("fullchain.pem"));
+    node.agent().expect(0);
+    assert_eq!(other(), node.installed());
+    // Only one of them sees the content that serves longest.
+    node.machine.write("certfleet.toml", alone);
+    let longest = overwrite(&fleet, &Made { days_left: 1_000, ..Made::default() });
+    node.agent().expect(0);
+    assert_ne!(other(), longest);
+    node.machine.write("certfleet.toml", both);
+    overwrite(&fleet, &Made { days_left: 10, ..Made::default() });
+    node.agent().expect(0);
+    assert_eq!([node.installed(), node.served(), other()], [longest.clone(), longest.clone(), longest]);
 }
 
 #[test]
