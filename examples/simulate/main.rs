@@ -24,6 +24,7 @@ use simulation::{History, Options, Violation, run};
 
 /// Simulates fleets until an invariant breaks.
 #[derive(Debug, Parser)]
+#[allow(clippy::struct_excessive_bools, reason = "flags of a command line")]
 struct Arguments {
     /// How many histories to live through
     #[arg(long, default_value_t = 10_000)]
@@ -205,17 +206,10 @@ fn many(from: u64, seeds: u64, jobs: usize, options: &Options) -> Sum {
 
 /// What makes the same seed the same history.
 fn flags(options: &Options) -> String {
-    let mut flags = String::new();
-    if options.store == Store::BestEffort {
-        flags.push_str(" --best-effort");
-    }
-    if let Some(nodes) = options.nodes {
-        flags.push_str(&format!(" --nodes {nodes}"));
-    }
-    if let Some(bug) = options.bug {
-        flags.push_str(&format!(" --bug {}", bug.word()));
-    }
-    flags
+    let store = if options.store == Store::BestEffort { " --best-effort" } else { "" };
+    let nodes = options.nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
+    let bug = options.bug.map(|bug| format!(" --bug {}", bug.word())).unwrap_or_default();
+    format!("{store}{nodes}{bug}")
 }
 
 fn report(sum: &Sum, from: u64, seconds: f64, jobs: usize, options: &Options) {

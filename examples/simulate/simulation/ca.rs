@@ -286,45 +286,49 @@ impl Desk {
     }
 }
 
+impl Desk {
+    /// The state of an order: its chain, where it is valid.
+    async fn chain_of(&self, order: &Order) -> Result<Option<String>, IssueError> {
+        let chain = |world: &World| world.state().ca.orders.get(&order.url).and_then(|order| order.chain.clone());
+        self.call("the state of the order", chain).await
+    }
+
+    async fn finalize(&self, request: &Request, lease: &dyn Lease, order: &Order) -> Result<String, IssueError> {
+        self.prove(lease).await?;
+        lease.confirm().await?;
+        let finalized = self
+            .call("finalize", |world| {
+                let now = world.now();
+                let chain = world.state().ca.finalize(&order.url, request, now);
+                invariants::issued(world, &self.site);
+                chain
+            })
+            .await;
+        // Whether a finalization without a reply was heard, the order tells.
+        let chain = match finalized {
+            Ok(chain) => chain,
+            Err(_) => self.chain_of(order).await?,
+        };
+        chain.ok_or_else(|| refused("the order is not finalized", None))
+    }
+}
+
 #[async_trait]
 impl Issuer for Desk {
     async fn issue(&self, request: &Request, lease: &dyn Lease) -> Result<Bundle, IssueError> {
-        let resumed = match &request.unfinished {
-            Some(order) => self.resume(order.clone()).await?,
-            None => None,
-        };
+        let mut resumed = None;
+        for order in request.unfinished.iter().chain(&request.other_unfinished) {
+            if resumed.is_none() {
+                resumed = self.resume(order.clone()).await?;
+            }
+        }
         let order = match resumed {
             Some(order) => order,
             None => self.place(lease).await?,
         };
-        let chain = self
-            .call("the state of the order", |world| world.state().ca.orders.get(&order.url).and_then(|order| order.chain.clone()))
-            .await?;
-        let chain = match chain {
+        let chain = match self.chain_of(&order).await? {
             Some(chain) => chain,
-            None => {
-                self.prove(lease).await?;
-                lease.confirm().await?;
-                let finalized = self
-                    .call("finalize", |world| {
-                        let now = world.now();
-                        let chain = world.state().ca.finalize(&order.url, request, now);
-                        invariants::issued(world, &self.site);
-                        chain
-                    })
-                    .await;
-                // Whether a finalization without a reply was heard, the order tells.
-                match finalized {
-                    Ok(chain) => chain,
-                    Err(_) => {
-                        self.call("the state of the order", |world| {
-                            world.state().ca.orders.get(&order.url).and_then(|order| order.chain.clone())
-                        })
-                        .await?
-                    }
-                }
-                .ok_or_else(|| refused("the order is not finalized", None))?
-            }
+            None => self.finalize(request, lease, &order).await?,
         };
         self.call("the certificate", |_| ()).await?;
         Bundle::from_pem(&chain, &order.key.to_pem()).map_err(|error| refused(&error.to_string(), None))

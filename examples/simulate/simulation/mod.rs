@@ -150,11 +150,11 @@ async fn live(world: &Arc<World>) -> u64 {
             misfortune(world);
         }
         let before: Vec<_> = world.sites.iter().map(|site| world.state().bucket.highest(&site.name)).collect();
-        let began = world.now();
+        let evening = world.now();
         runs += one_night(world, night).await;
         invariants::nothing_is_lost(world);
         if night + 1 == nights + CLEAN_NIGHTS {
-            invariants::all_is_well(world, began, &before);
+            invariants::all_is_well(world, evening, &before);
         }
         if world.is_violated() {
             return runs;

@@ -25,6 +25,7 @@ pub enum Store {
 
 /// One fleet, and what it will live through.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is drawn by itself")]
 pub struct Scenario {
     pub store: Store,
     pub nodes: usize,

@@ -166,21 +166,22 @@ impl NodeServer {
         }
     }
 
-    fn refusal(&self, reload: bool, why: &'static str) -> ServerError {
+    fn refusal(reload: bool, why: &'static str) -> ServerError {
         let source = CommandError::System { program: "nginx".into(), source: io::Error::other(why) };
         let (server, command) = ("nginx".to_owned(), "nginx -t".to_owned());
         if reload { ServerError::Reload { server, command, source } } else { ServerError::Test { server, command, source } }
     }
 
+    #[allow(clippy::result_large_err, reason = "the trait's own")]
     fn reload_now(&self) -> Result<(), ServerError> {
         let (world, machine) = (self.world(), self.process.machine);
         if !self.runs() {
-            return Err(self.refusal(true, "it does not run"));
+            return Err(Self::refusal(true, "it does not run"));
         }
         if let Err(why) = accepts(self.world(), self.process.machine) {
             // What a server does with a configuration that it does not accept depends on the server: some are gone.
             world.violate("I6", || format!("{} reloads its server although {why}", self.process.name()));
-            return Err(self.refusal(true, why));
+            return Err(Self::refusal(true, why));
         }
         let stuck = world.state().servers[machine].stuck_until.is_some_and(|until| Instant::now() < until);
         if stuck {
@@ -232,11 +233,11 @@ impl Server for NodeServer {
         self.process.boundary("what the test says").await;
         answer.map_err(|why| {
             if why == DISLIKED {
-                self.process.refused_by_server()
+                self.process.refused_by_server();
             } else {
-                self.process.troubled()
+                self.process.troubled();
             }
-            self.refusal(false, why)
+            Self::refusal(false, why)
         })
     }
 
