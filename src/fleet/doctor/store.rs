@@ -103,12 +103,21 @@ pub async fn exclusive_create(store: &dyn Datastore, run: &str, remembered: Opti
         (ExclusiveCreate::Broken, _, Renewers::BestEffort) => check
             .ok("the store lets a second create through: by election = \"best-effort\", now and then two certificates may be made for one"),
         (ExclusiveCreate::Broken, remembered, Renewers::Elected) => {
-            let before = match remembered {
-                Some(ExclusiveCreate::Honoured) => ", though it did not when the fleet began to use it",
-                _ => "",
+            // The fleet goes by the manifest: with the word of an earlier race in it, best effort would change nothing.
+            let (before, also) = match remembered {
+                Some(ExclusiveCreate::Honoured) => {
+                    let manifest = ObjectKey::manifest();
+                    let also = format!(
+                        ", and remove the object {manifest}, which remembers otherwise: the next `certfleet ensure` writes it anew"
+                    );
+                    (", though it did not when the fleet began to use it", also)
+                }
+                _ => ("", String::new()),
             };
-            let remedy = "use a store that refuses the second of two creates (If-None-Match: *); or have one machine alone renew: election = \
-                          \"sole\" in [datastore], and [agent] role = \"follower\" on every other; or set election = \"best-effort\" on all";
+            let remedy = format!(
+                "use a store that refuses the second of two creates (If-None-Match: *); or have one machine alone renew: election = \
+                 \"sole\" in [datastore], and [agent] role = \"follower\" on every other; or set election = \"best-effort\" on all{also}"
+            );
             check.failed(format!("in a race of creates the store lets more than one through{before}: no election can rest on it"), remedy)
         }
         (ExclusiveCreate::Honoured, Some(ExclusiveCreate::Broken), Renewers::Elected) => {

@@ -102,7 +102,11 @@ fn a_store_that_does_not_write_or_keep_is_found_out() {
 fn a_store_that_lets_second_creates_through_is_found_out() {
     let build = Build::new();
     let broken = || build.while_faulty(Fault::IgnoreCondition, |seen| seen.create);
-    broken().expect("exclusive-create", "failed", &["more than one through", "though it did not", "election = ", "sole", "follower"]);
+    broken().expect(
+        "exclusive-create",
+        "failed",
+        &["more than one through", "though it did not", "election = ", "sole", "follower", "and remove the object certfleet.json"],
+    );
     build.machine.change("certfleet.toml", "[datastore]\n", "[datastore]\nelection = \"sole\"\n");
     broken().expect("exclusive-create", "ok", &["sole"]);
     // A manifest that goes by an earlier race.
