@@ -32,23 +32,42 @@ pub fn of_crontab(text: &str, role: MachineRole) -> Vec<Every> {
     lines.filter(|line| starts(line, role)).map(cron_interval).collect()
 }
 
-/// Whether a command line is that of the machine's job: certfleet, by whatever path, and its command after it.
+/// Whether a line of commands has that of the machine's job: certfleet, by whatever path, and its command after it, for more than a look.
 pub fn starts(line: &str, role: MachineRole) -> bool {
-    let mut words = line.split(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | ';' | '&' | '|' | '='));
-    let named = |word: &str| word.rsplit('/').next() == Some("certfleet");
-    words.by_ref().any(named) && words.any(|word| word == role.command())
+    line.split([';', '&', '|']).any(|command| {
+        let mut words = command.split(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '='));
+        let named = |word: &str| word.rsplit('/').next() == Some("certfleet");
+        let arguments: Vec<_> = words.by_ref().skip_while(|word| !named(word)).skip(1).collect();
+        arguments.contains(&role.command()) && !arguments.contains(&"--dry-run")
+    })
+}
+
+/// Whether cron, and what starts the scripts of a directory, take a file of this name (cron(8), run-parts(8)).
+pub fn is_taken_by_cron(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
 /// Whether a service (systemd.service(5)) starts that job.
 pub fn is_started_by(service: &str, role: MachineRole) -> bool {
-    values(service, "ExecStart").any(|line| starts(line, role))
+    let commands = assignments(service).filter(|(key, _)| *key == "ExecStart");
+    // An empty one takes back what was said before it.
+    commands.fold(false, |found, (_, line)| !line.is_empty() && (found || starts(line, role)))
 }
 
 /// How often a timer (systemd.timer(5)) starts its service.
 pub fn of_timer(timer: &str) -> Every {
-    let calendar = values(timer, "OnCalendar").map(calendar_interval);
-    let spans = ["OnUnitActiveSec", "OnUnitInactiveSec"].into_iter().flat_map(|key| values(timer, key).map(span));
-    let every: Vec<_> = calendar.chain(spans).collect();
+    let mut every = Vec::new();
+    for (key, value) in assignments(timer) {
+        match key {
+            // An empty one takes back what was said before it, of either kind.
+            "OnCalendar" | "OnUnitActiveSec" | "OnUnitInactiveSec" | "OnBootSec" | "OnStartupSec" | "OnActiveSec" if value.is_empty() => {
+                every.clear();
+            }
+            "OnCalendar" => every.push(calendar_interval(value)),
+            "OnUnitActiveSec" | "OnUnitInactiveSec" => every.push(span(value)),
+            _ => {}
+        }
+    }
     // Each of them starts it: the shortest counts.
     let shortest = every.iter().filter_map(|every| match every {
         Every::Known(interval) => Some(*interval),
@@ -61,9 +80,9 @@ fn known(secs: u64) -> Every {
     Every::Known(Duration::from_secs(secs))
 }
 
-fn values<'a>(unit: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
+fn assignments(unit: &str) -> impl Iterator<Item = (&str, &str)> {
     let lines = unit.lines().map(str::trim).filter_map(|line| line.split_once('='));
-    lines.filter(move |(name, _)| name.trim() == key).map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
+    lines.map(|(key, value)| (key.trim(), value.trim()))
 }
 
 /// The first five words of a line, or the one that stands for them.
@@ -172,6 +191,9 @@ mod tests {
             ("17 * * * * certfleet ensure", vec![]),
             ("17 * * * * /usr/bin/agent --for certfleet", vec![]),
             ("17 * * * * certfleet-agent", vec![]),
+            ("17 * * * * certfleet agent --dry-run", vec![]),
+            ("17 * * * * certfleet agent --dry-run; certfleet agent >/var/log/c 2>&1", vec![known(HOUR)]),
+            ("17 * * * * echo certfleet; agent", vec![]),
             ("MAILTO=certfleet agent@example.com", vec![]),
         ] {
             assert_eq!(of_crontab(line, MachineRole::Webserver), expected, "{line}");
@@ -191,11 +213,14 @@ mod tests {
             ("OnCalendar=Mon *-*-* 03:00\n", Every::Unknown),
             ("OnBootSec=5min\n", Every::Unknown),
             ("OnUnitActiveSec=99999999999999999999\n", Every::Unknown),
+            // As a drop-in has it.
+            ("OnCalendar=*:17\n\n[Timer]\nOnCalendar=\nOnCalendar=weekly\n", known(7 * DAY)),
         ] {
             assert_eq!(of_timer(text), expected, "{text}");
         }
         let service = "[Service]\nExecStart=/usr/local/bin/certfleet --config /etc/c.toml agent --quiet\n";
         assert!(is_started_by(service, MachineRole::Webserver) && !is_started_by(service, MachineRole::BuildMachine));
+        assert!(!is_started_by(&format!("{service}[Service]\nExecStart=\nExecStart=/bin/true\n"), MachineRole::Webserver));
     }
 
     #[test]

@@ -33,6 +33,8 @@ fn timers_count_once_they_are_switched_on() {
     found.expect("starter", "failed", &["not switched on", "systemctl enable --now certfleet-agent.timer"]);
     let enabled = [units[0], units[1], ("timers.target.wants/certfleet-agent.timer", TIMER)];
     Scheduled::with_units(&node, &enabled).examine().expect("starter", "ok", &["certfleet-agent.timer", "every 60 minutes"]);
+    let slower = [enabled[0], enabled[1], enabled[2], ("certfleet-agent.timer.d/slower.conf", "[Timer]\nOnCalendar=\nOnCalendar=daily\n")];
+    Scheduled::with_units(&node, &slower).examine().expect("starter", "ok", &["certfleet-agent.timer", "every 24 hours"]);
 }
 
 #[test]
