@@ -1,6 +1,7 @@
 //! `certfleet doctor`
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use chrono::Utc;
 use futures_util::future::{FutureExt as _, LocalBoxFuture, join_all};
@@ -11,13 +12,13 @@ use super::assemble;
 use super::console::Console;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::node;
+use super::{node, session};
 use crate::config::{Origin, Role, Settings};
 use crate::domain::checkup::{Check, Checkup, Finding, Part};
 use crate::domain::schedule::MachineRole;
 use crate::domain::site::{Method, Site};
 use crate::fleet::doctor::identity::Found;
-use crate::fleet::doctor::{self, DEADLINE, blocking, within};
+use crate::fleet::doctor::{self, DEADLINE, Patience, blocking};
 use crate::fleet::progress::Progress as _;
 use crate::fleet::seal::Seal;
 use crate::fleet::snapshot::Snapshot;
@@ -43,6 +44,7 @@ struct Patient {
     seal: Option<Seal>,
     /// The same for those parts that hold on to it.
     seal_cell: Arc<OnceLock<Seal>>,
+    patience: Patience,
 }
 
 /// Tries everything. Only a configuration that cannot be read ends it early.
@@ -52,14 +54,21 @@ pub(super) async fn run(arguments: &Arguments, console: &Arc<Console>) -> Result
     if settings.origin != Origin::Defaults {
         sites(&settings, role, None)?;
     }
+    let interrupt = session::interrupt(console)?;
     console.step(&"doctor", "trying everything that the configuration relies on");
     let mut findings = Vec::new();
-    let patient = examine(settings, role, &mut findings).await?;
+    let patient = tokio::select! {
+        patient = examine(settings, role, Patience::until(interrupt.clone()), &mut findings) => patient?,
+        () = interrupt.cancelled() => return Err(session::interrupted()),
+    };
     findings.push(configuration(&patient));
     let (rest, bundles) = tokio::join!(join_all(parts(&patient)), store::bundles(&patient));
     findings.extend(rest.into_iter().flatten());
     findings.extend(bundles.findings);
     findings.extend(local::schedule(&patient, bundles.shortest_window).await);
+    if interrupt.is_cancelled() {
+        return Err(interrupted(&findings));
+    }
     let checkup = Checkup::new(findings);
     if arguments.json {
         console.answer(&rendering::document(&checkup, role))?;
@@ -71,15 +80,24 @@ pub(super) async fn run(arguments: &Arguments, console: &Arc<Console>) -> Result
     Ok(if checkup.needs_attention() { Exit::Attention } else { Exit::Done })
 }
 
+/// The end of a run that was asked to end: what could not be removed is still named.
+fn interrupted(findings: &[Finding]) -> Failure {
+    let left: Vec<_> = findings.iter().filter(|finding| finding.check == "clean-up").collect();
+    let Some(first) = left.first() else { return session::interrupted() };
+    let what = left.iter().map(|finding| finding.what.as_str()).collect::<Vec<_>>().join("; ");
+    let hint = first.remedy.clone().unwrap_or_default();
+    Failure { what: format!("interrupted; {what}"), hint, exit: Exit::Temporary }
+}
+
 /// Looks at what all other looks depend on: the datastore, its manifest, and the identity.
-async fn examine(settings: Arc<Settings>, role: MachineRole, findings: &mut Vec<Finding>) -> Result<Patient, Failure> {
-    let (reached, found) = store::open(&settings, role).await;
+async fn examine(settings: Arc<Settings>, role: MachineRole, patience: Patience, findings: &mut Vec<Finding>) -> Result<Patient, Failure> {
+    let (reached, found) = store::open(&settings, role, &patience).await;
     findings.extend(found);
     if let Some(Reached { snapshot, .. }) = &reached {
         let offset = node::offset_secs(Utc::now() - snapshot.clock().now());
         findings.push(doctor::store::clock(offset));
     }
-    let (found, manifest, seal) = store::identity(&settings, role, reached.as_ref()).await;
+    let (found, manifest, seal) = store::identity(&settings, role, reached.as_ref(), &patience).await;
     findings.extend(found);
     let (store, snapshot) = reached.map(|Reached { opened, snapshot }| (opened, snapshot)).unzip();
     let seal_cell = Arc::new(OnceLock::new());
@@ -87,7 +105,7 @@ async fn examine(settings: Arc<Settings>, role: MachineRole, findings: &mut Vec<
         let _ = seal_cell.set(seal.clone());
     }
     let sites = sites(&settings, role, snapshot.as_ref())?;
-    Ok(Patient { settings, role, sites, store, snapshot, manifest, seal, seal_cell })
+    Ok(Patient { settings, role, sites, store, snapshot, manifest, seal, seal_cell, patience })
 }
 
 /// The sites of this machine; without any configuration, those that the datastore has.
@@ -151,14 +169,19 @@ impl Patient {
         self.sites.iter().filter(|site| site.method == Method::Automatic)
     }
 
+    /// Runs a check that ends at its deadline, and with the run.
+    async fn within(&self, deadline: Duration, check: Check, work: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
+        self.patience.within(deadline, check, work).await
+    }
+
+    /// The same with the usual deadline.
+    async fn look(&self, check: Check, work: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
+        self.within(DEADLINE, check, work).await
+    }
+
     /// Does what may block with the settings.
     async fn with_settings<T: Send + 'static>(&self, work: impl FnOnce(&Settings) -> T + Send + 'static) -> T {
         let settings = Arc::clone(&self.settings);
         blocking(move || work(&settings)).await
     }
-}
-
-/// Runs a check with the usual deadline.
-fn look<'a>(check: Check, work: impl Future<Output = Vec<Finding>> + 'a) -> LocalBoxFuture<'a, Vec<Finding>> {
-    within(DEADLINE, check, work).boxed_local()
 }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{FutureExt as _, LocalBoxFuture};
 
-use super::{Patient, look};
+use super::Patient;
 use crate::cli::assemble;
 use crate::config::{AcmeSettings, IssuerSettings};
 use crate::datastore::Datastore;
@@ -13,9 +13,9 @@ use crate::datastore::memory::MemoryDatastore;
 use crate::domain::checkup::{Check, Finding, Part};
 use crate::domain::schedule::MachineRole;
 use crate::domain::site::SiteName;
-use crate::fleet::doctor::blocking;
 use crate::fleet::doctor::identity::Found;
 use crate::fleet::doctor::issuers::{self, AccountKept};
+use crate::fleet::doctor::{DEADLINE, blocking};
 use crate::issuer::local_ca::KEY_FILE;
 use crate::solver::standalone::Standalone;
 
@@ -23,14 +23,13 @@ use crate::solver::standalone::Standalone;
 pub(super) fn looks(patient: &Patient) -> Vec<LocalBoxFuture<'_, Vec<Finding>>> {
     let names: BTreeSet<_> = patient.issued().flat_map(|site| &site.issuers).collect();
     let each = names.into_iter().filter_map(|name| Some((name, patient.settings.issuers.get(name)?)));
-    let looks = each.map(|(name, settings)| look(Check::of(Part::Issuers, "issuer", name), one(patient, name, settings)));
-    looks.collect()
+    each.map(|(name, settings)| one(patient, name, settings).boxed_local()).collect()
 }
 
 async fn one(patient: &Patient, name: &str, settings: &IssuerSettings) -> Vec<Finding> {
     match settings {
         IssuerSettings::Acme(acme) => ca(patient, name, acme).await,
-        IssuerSettings::LocalCa { .. } => local_ca(patient, name).await,
+        IssuerSettings::LocalCa { .. } => patient.look(Check::of(Part::Issuers, "root", name), local_ca(patient, name)).await,
         IssuerSettings::SelfSigned { .. } => vec![issuers::self_signed(name)],
     }
 }
@@ -46,12 +45,17 @@ async fn ca(patient: &Patient, name: &str, acme: &AcmeSettings) -> Vec<Finding> 
     let store = patient.datastore().map_or_else(nowhere, |opened| Arc::clone(&opened.store));
     let (seal, owned, called) = (Arc::clone(&patient.seal_cell), acme.clone(), name.to_owned());
     // No challenge is answered: any solver will do.
-    let built = blocking(move || assemble::acme_ca(&called, &owned, Arc::new(Standalone::everywhere()), &store, &seal)).await;
-    let mut findings = chain_trust(patient, name, acme).await;
-    match built {
-        Ok(issuer) => findings.extend(issuers::acme(&issuer, name, &profiles(patient, name), kept).await),
-        Err(failure) => findings.push(issuers::unusable(name, failure.what, failure.hint)),
-    }
+    let asking = async {
+        match blocking(move || assemble::acme_ca(&called, &owned, Arc::new(Standalone::everywhere()), &store, &seal)).await {
+            Ok(issuer) => issuers::acme(&issuer, name, &profiles(patient, name), kept).await,
+            Err(failure) => vec![issuers::unusable(name, failure.what, failure.hint)],
+        }
+    };
+    let (mut findings, asked) = tokio::join!(
+        patient.look(Check::of(Part::Issuers, "chain-trust", name), chain_trust(patient, name, acme)),
+        patient.within(DEADLINE + issuers::ASKING, Check::of(Part::Issuers, "issuer", name), asking),
+    );
+    findings.extend(asked);
     findings
 }
 
@@ -78,14 +82,17 @@ async fn chain_trust(patient: &Patient, name: &str, acme: &AcmeSettings) -> Vec<
 
 async fn local_ca(patient: &Patient, name: &str) -> Vec<Finding> {
     let directory = patient.settings.local_ca_dir();
-    let here = patient.role == MachineRole::BuildMachine || directory.join(KEY_FILE).exists();
+    let role = patient.role;
     // By the store's clock, like every issuance.
     let now = patient.snapshot.as_ref().map(|snapshot| snapshot.clock().now());
     let name = name.to_owned();
-    blocking(move || match (here, now) {
-        (false, _) => vec![issuers::local_ca_elsewhere(&directory, &name)],
-        (true, Some(now)) => issuers::local_ca(&directory, &name, now),
-        (true, None) => vec![Check::of(Part::Issuers, "root", &name).skipped("only the datastore says what time it is")],
+    blocking(move || {
+        let here = role == MachineRole::BuildMachine || directory.join(KEY_FILE).exists();
+        match (here, now) {
+            (false, _) => vec![issuers::local_ca_elsewhere(&directory, &name)],
+            (true, Some(now)) => issuers::local_ca(&directory, &name, now),
+            (true, None) => vec![Check::of(Part::Issuers, "root", &name).skipped("only the datastore says what time it is")],
+        }
     })
     .await
 }

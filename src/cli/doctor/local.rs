@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Patient, look};
+use super::Patient;
 use crate::cli::assemble;
 use crate::config::Origin;
 use crate::domain::checkup::{Check, Finding, Part};
@@ -14,21 +14,26 @@ use crate::fleet::snapshot::Snapshot;
 
 /// Owners, modes, and what waits for its upload.
 pub(super) async fn files(patient: &Patient) -> Vec<Finding> {
-    let (sites, role) = (patient.sites.clone(), patient.role);
-    let work = patient.with_settings(move |settings| {
-        let owners = files::owners(&settings.runtimedata);
-        let mut findings = Vec::new();
-        if let Origin::File(path) | Origin::Toolkit(Some(path)) = &settings.origin {
-            findings.push(files::configuration(path, &owners));
-        }
-        findings.push(files::runtimedata(&settings.runtimedata));
-        if role == MachineRole::BuildMachine {
-            findings.extend(files::keys(&settings.ssl_dir(), &sites));
-        }
-        findings.push(files::spool(&spool_in(&assemble::place_directory(settings)), &sites, role));
-        findings
+    let check = |name| Check::new(Part::Files, name);
+    let configuration = patient.with_settings(|settings| match &settings.origin {
+        Origin::File(path) | Origin::Toolkit(Some(path)) => vec![files::configuration(path, &files::owners(&settings.runtimedata))],
+        Origin::Toolkit(None) | Origin::Defaults => Vec::new(),
     });
-    look(Check::new(Part::Files, "files"), work).await
+    let runtimedata = patient.with_settings(|settings| vec![files::runtimedata(&settings.runtimedata)]);
+    let (sites, role) = (patient.sites.clone(), patient.role);
+    let keys = patient.with_settings(move |settings| match role {
+        MachineRole::BuildMachine => files::keys(&settings.ssl_dir(), &sites),
+        MachineRole::Webserver => Vec::new(),
+    });
+    let sites = patient.sites.clone();
+    let spool = patient.with_settings(move |settings| vec![files::spool(&spool_in(&assemble::place_directory(settings)), &sites, role)]);
+    let (configuration, runtimedata, keys, spool) = tokio::join!(
+        patient.look(check("configuration"), configuration),
+        patient.look(check("runtimedata"), runtimedata),
+        patient.look(check("keys"), keys),
+        patient.look(check("spool"), spool),
+    );
+    [configuration, runtimedata, keys, spool].concat()
 }
 
 /// What starts the machine's job. `window` is the shortest time that any site has for its renewal.
@@ -40,11 +45,11 @@ pub(super) async fn schedule(patient: &Patient, window: Option<Duration>) -> Vec
     let nodes = patient.snapshot.as_ref().map_or(0, |snapshot| alive(patient, snapshot));
     let others = if nodes == 0 { Others::Nobody } else { Others::Nodes(nodes) };
     let role = patient.role;
-    look(check, async move {
+    let looking = async move {
         let found = blocking(move || schedule::find(role)).await;
         schedule::judge(&found, role, window, others)
-    })
-    .await
+    };
+    patient.look(check, looking).await
 }
 
 /// The nodes that are not silent.

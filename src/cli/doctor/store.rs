@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::{FutureExt as _, LocalBoxFuture};
 
-use super::{Patient, look};
+use super::Patient;
 use crate::cli::assemble;
 use crate::cli::failure::Failure;
 use crate::config::{Election, Location, S3Settings, Settings};
@@ -16,8 +16,9 @@ use crate::datastore::s3::{S3Datastore, S3Options};
 use crate::domain::checkup::{Check, Finding, Part, Verdict};
 use crate::domain::schedule::MachineRole;
 use crate::fleet::doctor::identity::{self, Bundles, Found};
+use crate::fleet::doctor::remains::Tried;
 use crate::fleet::doctor::store::{self, Renewers};
-use crate::fleet::doctor::{DEADLINE, beside, blocking, files, within};
+use crate::fleet::doctor::{DEADLINE, Patience, beside, blocking, files, within};
 use crate::fleet::seal::Seal;
 use crate::fleet::snapshot::Snapshot;
 use crate::system::random;
@@ -55,9 +56,12 @@ pub(super) struct Reached {
 }
 
 /// Builds the datastore and lists it. `None` where that fails.
-pub(super) async fn open(settings: &Settings, role: MachineRole) -> (Option<Reached>, Vec<Finding>) {
+pub(super) async fn open(settings: &Settings, role: MachineRole, patience: &Patience) -> (Option<Reached>, Vec<Finding>) {
     let (opened, mut findings) = match &settings.datastore.location {
-        Location::Directory(path) => directory(path, role),
+        Location::Directory(path) => match directory(path, role, patience).await {
+            Ok(opened) => opened,
+            Err(findings) => return (None, findings),
+        },
         Location::S3(s3) => match bucket(s3).await {
             Ok(opened) => (opened, vec![credentials(s3)]),
             Err(failure) => {
@@ -80,23 +84,32 @@ pub(super) async fn open(settings: &Settings, role: MachineRole) -> (Option<Reac
             },
         )]
     };
-    findings.extend(within(LISTING, Check::new(Part::Datastore, "reachable"), listing).await);
+    findings.extend(patience.within(LISTING, Check::new(Part::Datastore, "reachable"), listing).await);
     (snapshot.map(|snapshot| Reached { opened, snapshot }), findings)
 }
 
-fn directory(path: &Path, role: MachineRole) -> (Opened, Vec<Finding>) {
+async fn directory(path: &Path, role: MachineRole, patience: &Patience) -> Result<(Opened, Vec<Finding>), Vec<Finding>> {
     let store: Arc<dyn Datastore> = Arc::new(DirectoryDatastore::new(path.to_owned()));
-    if path.is_dir() {
-        return (Opened { store, around: Around::Files(path.to_owned()) }, Vec::new());
-    }
     let check = Check::new(Part::Datastore, "directory");
+    let mut there = None;
+    // A file system on the network may be dead.
+    let looking = async {
+        let owned = path.to_owned();
+        there = Some(blocking(move || owned.is_dir()).await);
+        Vec::new()
+    };
+    let findings = patience.within(DEADLINE, check.clone(), looking).await;
+    let Some(there) = there else { return Err(findings) };
+    if there {
+        return Ok((Opened { store, around: Around::Files(path.to_owned()) }, Vec::new()));
+    }
     let finding = match role {
         MachineRole::BuildMachine => check.skipped(format!("{} is not there yet: the first `certfleet ensure` makes it", path.display())),
         MachineRole::Webserver => {
             check.failed(format!("there is no directory {}", path.display()), "mount what the machines share there, or correct url")
         }
     };
-    (Opened { store, around: Around::NotYet }, vec![finding])
+    Ok((Opened { store, around: Around::NotYet }, vec![finding]))
 }
 
 async fn bucket(s3: &S3Settings) -> Result<Opened, Failure> {
@@ -125,6 +138,7 @@ pub(super) async fn identity(
     settings: &Arc<Settings>,
     role: MachineRole,
     reached: Option<&Reached>,
+    patience: &Patience,
 ) -> (Vec<Finding>, Option<Found>, Option<Seal>) {
     let mut findings = Vec::new();
     let mut found = None;
@@ -134,7 +148,7 @@ pub(super) async fn identity(
             found = Some(read);
             vec![finding]
         };
-        findings.extend(within(DEADLINE, Check::new(Part::Identity, "manifest"), reading).await);
+        findings.extend(patience.within(DEADLINE, Check::new(Part::Identity, "manifest"), reading).await);
     }
     let mut seal = None;
     let (settings, known) = (Arc::clone(settings), found.clone());
@@ -152,7 +166,7 @@ pub(super) async fn identity(
         seal = fetched;
         found
     };
-    findings.extend(within(DEADLINE, Check::new(Part::Identity, "identity"), fetching).await);
+    findings.extend(patience.within(DEADLINE, Check::new(Part::Identity, "identity"), fetching).await);
     (findings, found, seal)
 }
 
@@ -163,43 +177,68 @@ pub(super) fn probes(patient: &Patient) -> Vec<LocalBoxFuture<'_, Vec<Finding>>>
         let skipped = ["writable", "exclusive-create"].map(|name| Check::new(Part::Datastore, name).skipped(why));
         return vec![std::future::ready(skipped.to_vec()).boxed_local()];
     };
-    let writing = within(RACES, Check::new(Part::Datastore, "writable"), write(patient, opened)).boxed_local();
-    let beyond = look(beside::check(), async {
-        vec![match &opened.around {
-            Around::Bucket(parent, prefix) => beside::look(&**parent, prefix, &random::name()).await,
-            Around::Nothing => beside::check().skipped("the fleet has a bucket of its own: there is nothing beside a prefix to protect"),
-            Around::Files(_) | Around::NotYet => beside::check().skipped("the datastore is a directory"),
-        }]
-    });
-    vec![writing, beyond]
+    vec![write(patient, opened).boxed_local(), beyond(patient, opened).boxed_local()]
+}
+
+async fn beyond(patient: &Patient, opened: &Opened) -> Vec<Finding> {
+    let (parent, prefix) = match &opened.around {
+        Around::Bucket(parent, prefix) => (Tried::new(Arc::clone(parent)), prefix),
+        Around::Nothing => {
+            return vec![beside::check().skipped("the fleet has a bucket of its own: there is nothing beside a prefix to protect")];
+        }
+        Around::Files(_) | Around::NotYet => return vec![beside::check().skipped("the datastore is a directory")],
+    };
+    let looking = async { vec![beside::look(&parent, prefix, &random::name()).await] };
+    let mut findings = patient.within(DEADLINE, beside::check(), looking).await;
+    findings.extend(parent.clean_up().await);
+    findings
 }
 
 async fn write(patient: &Patient, opened: &Opened) -> Vec<Finding> {
+    let (writable, races) = (Check::new(Part::Datastore, "writable"), Check::new(Part::Datastore, "exclusive-create"));
     let remains = match &opened.around {
-        Around::NotYet => return vec![Check::new(Part::Datastore, "writable").skipped("the directory is not there yet")],
-        Around::Files(directory) => files::probes_of(directory),
+        Around::NotYet => return vec![writable.skipped("the directory is not there yet")],
+        Around::Files(directory) => Some(directory.clone()),
         Around::Bucket(..) | Around::Nothing => None,
     };
-    let mut findings = vec![store::writable(&*opened.store, &random::name()).await];
-    if findings[0].verdict == Verdict::Failed {
-        findings.push(Check::new(Part::Datastore, "exclusive-create").skipped("the datastore cannot be written"));
+    let mut probes = None;
+    let tried = Tried::new(Arc::clone(&opened.store));
+    let trying = async {
+        if let Some(directory) = remains {
+            probes = blocking(move || files::probes_of(&directory)).await;
+        }
+        vec![store::writable(&tried, &random::name()).await]
+    };
+    let mut findings = patient.within(DEADLINE, writable, trying).await;
+    if findings.iter().any(|finding| finding.verdict == Verdict::Failed) {
+        findings.push(races.skipped("the datastore cannot be written"));
     } else {
-        let remembered = match &patient.manifest {
-            Some(Found::Read(manifest)) => Some(manifest.exclusive_create),
-            _ => None,
-        };
-        let renewers = match patient.settings.datastore.election {
-            Election::Exclusive => Renewers::Elected,
-            Election::Sole => Renewers::Sole,
-            Election::BestEffort => Renewers::BestEffort,
-        };
-        findings.push(store::exclusive_create(&*opened.store, &random::name(), remembered, renewers).await);
+        let racing = async { vec![race(patient, &tried).await] };
+        findings.extend(patient.within(RACES, races, racing).await);
     }
-    if let Some(probes) = remains {
+    findings.extend(tried.clean_up().await);
+    if let Some(probes) = probes {
         // Only an empty one goes.
-        let _ = std::fs::remove_dir(probes);
+        let removing = async {
+            let _ = blocking(move || std::fs::remove_dir(probes)).await;
+            Vec::new()
+        };
+        findings.extend(within(DEADLINE, Check::new(Part::Datastore, "clean-up"), removing).await);
     }
     findings
+}
+
+async fn race(patient: &Patient, store: &dyn Datastore) -> Finding {
+    let remembered = match &patient.manifest {
+        Some(Found::Read(manifest)) => Some(manifest.exclusive_create),
+        _ => None,
+    };
+    let renewers = match patient.settings.datastore.election {
+        Election::Exclusive => Renewers::Elected,
+        Election::Sole => Renewers::Sole,
+        Election::BestEffort => Renewers::BestEffort,
+    };
+    store::exclusive_create(store, &random::name(), remembered, renewers).await
 }
 
 /// The highest bundle of each site.
@@ -217,7 +256,7 @@ pub(super) async fn bundles(patient: &Patient) -> Bundles {
         window = found.shortest_window;
         found.findings
     };
-    bundles.findings = within(OPENING, check, opening).await;
+    bundles.findings = patient.within(OPENING, check, opening).await;
     bundles.shortest_window = window;
     bundles
 }

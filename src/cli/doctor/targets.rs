@@ -1,7 +1,7 @@
 //! What certificates are installed into on this machine.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,19 +13,13 @@ use crate::config::Settings;
 use crate::domain::checkup::{Check, Finding, Part};
 use crate::domain::site::Site;
 use crate::fleet::doctor::targets::{self, Leaves};
-use crate::fleet::doctor::{DEADLINE, blocking, within};
+use crate::fleet::doctor::{DEADLINE, blocking};
 use crate::fleet::node::Root;
 
 /// One look at each directory, with the servers that read from it.
 pub(super) fn looks(patient: &Patient) -> Vec<LocalBoxFuture<'_, Vec<Finding>>> {
     let directories: BTreeSet<_> = patient.settings.targets.iter().map(|target| target.ssl_root.clone()).collect();
-    let looks = directories.into_iter().map(|directory| {
-        let of_it = patient.settings.targets.iter().filter(|target| target.ssl_root == directory);
-        let longest = of_it.map(|target| target.deadline).max().unwrap_or_default();
-        let check = Check::of(Part::Targets, "target", directory.display());
-        within(DEADLINE + longest + shaking_hands(patient.sites.len()), check, one(patient, directory)).boxed_local()
-    });
-    looks.collect()
+    directories.into_iter().map(|directory| one(patient, directory).boxed_local()).collect()
 }
 
 /// For so many sites.
@@ -34,24 +28,54 @@ fn shaking_hands(sites: usize) -> Duration {
 }
 
 async fn one(patient: &Patient, directory: PathBuf) -> Vec<Finding> {
+    let check = |name| Check::of(Part::Targets, name, directory.display());
+    let owned = directory.clone();
+    let writable = async { vec![blocking(move || targets::writable(&owned)).await] };
+    // A program that is run, or a file system, may be slow; what is found out before is told all the same.
+    let (mut findings, used) = tokio::join!(patient.look(check("ssl_root"), writable), used(patient, &directory));
+    findings.extend(used);
+    findings
+}
+
+async fn used(patient: &Patient, directory: &Path) -> Vec<Finding> {
     // What is wrong with one directory says nothing about the others.
     let mut alone = Settings::clone(&patient.settings);
     alone.targets.retain(|target| target.ssl_root == directory);
+    let longest = alone.targets.iter().map(|target| target.deadline).max().unwrap_or_default();
     let sites = patient.sites.clone();
-    let writable = blocking(move || targets::writable(&directory)).await;
-    let root = match blocking(move || roots(&alone, &sites)).await {
-        Ok(mut roots) => roots.pop().map(Arc::new),
-        Err(failure) => return vec![writable, targets::unusable(failure.what, failure.hint)],
+    let check = |name| Check::of(Part::Targets, name, directory.display());
+    let mut root = None;
+    let finding = async {
+        match blocking(move || roots(&alone, &sites)).await {
+            Ok(mut roots) => root = roots.pop().map(Arc::new),
+            Err(failure) => return vec![targets::unusable(failure.what, failure.hint)],
+        }
+        Vec::new()
     };
-    let Some(root) = root else { return vec![writable] };
-    let (found, leaves) = installed(patient, &root).await;
+    let mut findings = patient.look(check("settings"), finding).await;
+    let Some(root) = root else { return findings };
+    let mut leaves = Leaves::new();
+    let reading = async {
+        let (found, whole) = installed(patient, &root).await;
+        leaves = whole;
+        found
+    };
+    findings.extend(patient.within(DEADLINE + shaking_hands(patient.sites.len()), check("files"), reading).await);
     let servers = root.servers.iter().map(|server| async {
-        let (tested, mut served) = tokio::join!(targets::test(server), targets::served(server, &leaves));
-        served.push(tested);
-        served
+        let testing = async { vec![targets::test(server).await] };
+        let (mut tested, served) = tokio::join!(
+            patient.within(DEADLINE + longest, targets::check("server-test", server), testing),
+            patient.within(
+                DEADLINE + shaking_hands(patient.sites.len()),
+                targets::check("served", server),
+                targets::served(server, &leaves)
+            ),
+        );
+        tested.extend(served);
+        tested
     });
-    let servers = join_all(servers).await.into_iter().flatten();
-    std::iter::once(writable).chain(found).chain(servers).collect()
+    findings.extend(join_all(servers).await.into_iter().flatten());
+    findings
 }
 
 async fn installed(patient: &Patient, root: &Arc<Root>) -> (Vec<Finding>, Leaves) {

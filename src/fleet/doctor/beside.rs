@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use super::store::is_stored;
 use crate::datastore::{Datastore, DatastoreError, FailureKind, PutMode};
 use crate::domain::checkup::{Check, Finding, Part};
 use crate::domain::object_key::ObjectKey;
 
 /// What was found out about one call.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Answer {
     Allowed,
     Refused,
@@ -22,46 +22,33 @@ pub fn check() -> Check {
 
 /// Tries to list, write and remove beside the fleet's own `prefix`. `parent` is the store one level up: the whole bucket, or a longer
 /// prefix. Only an object that nobody else can have is touched (`run`: 32 hexadecimal digits), and it is written only where it can be
-/// removed again.
+/// removed again, which is left to the [`Tried`](super::remains::Tried) that `parent` is.
 pub async fn look(parent: &dyn Datastore, prefix: &str, run: &str) -> Finding {
     let key = ObjectKey::beside(run);
     let listed = answer(&parent.list(key.as_str(), None).await);
     let removed = answer(&parent.delete(&key).await);
     let written = match removed {
-        Answer::Allowed => write(parent, &key, run).await,
+        Answer::Allowed => answer(&parent.put(&key, Bytes::from(format!("{run}\n")), PutMode::Create).await),
         // It could not be taken away again.
-        Answer::Refused | Answer::Unknown => Ok(Answer::Refused),
-    };
-    let written = match written {
-        Ok(written) => written,
-        Err(finding) => return *finding,
+        Answer::Refused | Answer::Unknown => Answer::Refused,
     };
     let calls = [("list", listed), ("write", written), ("delete", removed)];
-    let allowed: Vec<_> = calls.iter().filter(|(_, answer)| matches!(answer, Answer::Allowed)).map(|(verb, _)| *verb).collect();
-    if !allowed.is_empty() {
+    let allowed: Vec<_> = calls.iter().filter(|(_, answer)| *answer == Answer::Allowed).map(|(verb, _)| *verb).collect();
+    if [written, removed].contains(&Answer::Allowed) {
         let what = format!("these credentials can also {} beside {prefix}/ in the bucket", allowed.join(", "));
         return check().warning(what, REMEDY);
     }
-    if calls.iter().any(|(_, answer)| matches!(answer, Answer::Unknown)) {
+    if calls.iter().any(|(_, answer)| *answer == Answer::Unknown) {
         return check().skipped("the store did not answer when it was asked for objects beside the prefix");
     }
-    check().ok(format!("nothing beside {prefix}/ can be listed or removed"))
+    check().ok(match listed {
+        // Some stores answer 403 for objects that are not there, unless the whole bucket may be listed: that may well be needed.
+        Answer::Allowed => format!("names beside {prefix}/ can be listed, which some stores need; nothing there can be removed"),
+        Answer::Refused | Answer::Unknown => format!("nothing beside {prefix}/ can be listed or removed"),
+    })
 }
 
 const REMEDY: &str = "limit them to the prefix: docs/configuration.md has a policy to start from";
-
-async fn write(parent: &dyn Datastore, key: &ObjectKey, run: &str) -> Result<Answer, Box<Finding>> {
-    let stored = parent.put(key, Bytes::from(format!("{run}\n")), PutMode::Create).await;
-    // One that brought no answer may have been carried out.
-    if is_stored(&stored) || matches!(&stored, Err(error) if error.kind == FailureKind::Passing) {
-        let removed = parent.delete(key).await;
-        if let Err(error) = removed {
-            let what = format!("an object was written beside the prefix to try it out, and could not be removed: {key}");
-            return Err(Box::new(check().warning(what, format!("remove it; {}", error.hint))));
-        }
-    }
-    Ok(answer(&stored))
-}
 
 fn answer<T>(result: &Result<T, DatastoreError>) -> Answer {
     match result {

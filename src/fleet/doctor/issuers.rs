@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use tokio::time::timeout;
 
+use super::endless;
 use super::identity::named;
 use crate::domain::checkup::{Check, Finding, Part};
 use crate::domain::site::SiteName;
@@ -17,6 +20,12 @@ use crate::system::error_chain::in_full;
 
 /// Roots are given to clients by hand, which takes people a while.
 const ROOT_ENDS_SOON: TimeDelta = TimeDelta::days(180);
+
+/// How long a CA may take to tell its standing: a directory, a nonce and an account, of a minute at most each, and what keeps the account.
+pub const ASKING: Duration = Duration::from_secs(220);
+
+/// How long its directory alone may take: one request, and the way there.
+const OFFERING: Duration = Duration::from_secs(75);
 
 /// Whether the account that the fleet keeps can be looked at.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,27 +40,29 @@ pub enum AccountKept {
 /// fleet's account there. Nothing is ordered, and no account opened.
 pub async fn acme(issuer: &AcmeIssuer, name: &str, profiles: &BTreeMap<String, SiteName>, kept: AccountKept) -> Vec<Finding> {
     let check = |what| Check::of(Part::Issuers, what, name);
-    let (offer, standing) = tokio::join!(issuer.offer(), async {
+    // The account's deadline is its own: what the directory says is told all the same.
+    let (offer, standing) = tokio::join!(timeout(OFFERING, issuer.offer()), async {
         match kept {
-            AccountKept::Reachable => Some(issuer.standing().await),
+            AccountKept::Reachable => Some(timeout(ASKING, issuer.standing()).await),
             AccountKept::OutOfReach => None,
         }
     });
+    let without = |finding| vec![finding, check("account").skipped("the CA's directory could not be fetched")];
     let offer = match offer {
-        Ok(offer) => offer,
-        Err(error) => {
-            return vec![refused(check("directory"), &error), check("account").skipped("the CA's directory could not be fetched")];
-        }
+        Ok(Ok(offer)) => offer,
+        Ok(Err(error)) => return without(refused(check("directory"), &error)),
+        Err(_) => return without(endless(check("directory"), OFFERING)),
     };
     let terms = offer.terms.as_deref().map(|terms| format!("; its terms: {terms}")).unwrap_or_default();
     let mut findings = vec![check("directory").ok(format!("{} answers{terms}", issuer.directory()))];
     findings.extend(profile_findings(&offer, name, profiles));
-    let none_yet = matches!(standing, Some(Ok(Standing::NoneYet)));
+    let none_yet = matches!(standing, Some(Ok(Ok(Standing::NoneYet))));
     findings.push(match standing {
         None => check("account").skipped("whether there is one lies in the datastore, sealed, which could not be opened"),
-        Some(Ok(Standing::Known(url))) => check("account").ok(format!("the CA knows the fleet's account {url}")),
-        Some(Ok(Standing::NoneYet)) => check("account").ok("there is none yet: the first order opens it"),
-        Some(Err(error)) => refused(check("account"), &error),
+        Some(Ok(Ok(Standing::Known(url)))) => check("account").ok(format!("the CA knows the fleet's account {url}")),
+        Some(Ok(Ok(Standing::NoneYet))) => check("account").ok("there is none yet: the first order opens it"),
+        Some(Ok(Err(error))) => refused(check("account"), &error),
+        Some(Err(_)) => endless(check("account"), ASKING),
     });
     if offer.binding_required && !issuer.is_bound() && (none_yet || kept == AccountKept::OutOfReach) {
         let remedy = format!("set eab = {{ kid = \"…\", hmac_key = {{ env = \"…\" }} }} in [issuer.{name}], from the CA's web pages");

@@ -2,9 +2,11 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
+use tokio::runtime::Handle;
 
 use super::blocking;
 use super::store::plural;
@@ -51,35 +53,63 @@ pub async fn standalone(solver: &Standalone, name: &str) -> Finding {
     }
 }
 
-/// Whether a file in the document root can be written, and is what the server of each name answers with. Where it is asked, only the
+/// A file that is written into a document root to see whether the server of each name answers with it. Where it is asked, only the
 /// system's resolver says.
-pub async fn webroot(solver: &Webroot, name: &str, identifiers: &[Identifier]) -> Vec<Finding> {
-    let token = format!("certfleet-doctor-{}", random::name());
-    let body = format!("{token}.{}", random::name());
-    let Some(first) = identifiers.first() else { return Vec::new() };
-    let challenge = Challenge {
-        identifier: first.clone(),
-        token: token.clone(),
-        key_authorization: body.clone(),
-        dns_value: String::new(),
-        remaining: 0,
-        all: identifiers.to_vec(),
-    };
-    let presented = solver.present(&challenge).await;
-    let check = || Check::of(Part::Solvers, "webroot", name);
-    let mut findings = if let Err(error) = &presented {
-        vec![refused(check(), error)]
-    } else {
-        let mut findings = served(name, identifiers, &token, &body).await;
-        findings.push(check().ok("an answer can be written"));
-        findings
-    };
-    if let Err(error) = solver.clean_up(&challenge, &Presented::default()).await
-        && presented.is_ok()
-    {
-        findings.push(refused(check(), &error));
+pub struct Trial<'a> {
+    solver: Arc<Webroot>,
+    name: &'a str,
+    identifiers: &'a [Identifier],
+    challenge: Challenge,
+    /// What became of the writing; empty until it has come to its end.
+    written: OnceLock<bool>,
+}
+
+impl<'a> Trial<'a> {
+    /// `None` where there is nothing to ask for.
+    pub fn new(solver: Webroot, name: &'a str, identifiers: &'a [Identifier]) -> Option<Self> {
+        let token = format!("certfleet-doctor-{}", random::name());
+        let challenge = Challenge {
+            identifier: identifiers.first()?.clone(),
+            key_authorization: format!("{token}.{}", random::name()),
+            token,
+            dns_value: String::new(),
+            remaining: 0,
+            all: identifiers.to_vec(),
+        };
+        Some(Self { solver: Arc::new(solver), name, identifiers, challenge, written: OnceLock::new() })
     }
-    findings
+
+    /// Writes the file.
+    pub async fn write(&self) -> Vec<Finding> {
+        let (solver, challenge) = (Arc::clone(&self.solver), self.challenge.clone());
+        let runtime = Handle::current();
+        let presented = blocking(move || runtime.block_on(solver.present(&challenge))).await;
+        let _ = self.written.set(presented.is_ok());
+        let check = Check::of(Part::Solvers, "webroot", self.name);
+        vec![presented.map_or_else(|error| refused(check.clone(), &error), |_| check.clone().ok("an answer can be written"))]
+    }
+
+    /// Whether the file is there.
+    pub fn is_written(&self) -> bool {
+        self.written.get() == Some(&true)
+    }
+
+    /// Whether the servers of the names answer with it.
+    pub async fn served(&self) -> Vec<Finding> {
+        served(self.name, self.identifiers, &self.challenge.token, &self.challenge.key_authorization).await
+    }
+
+    /// Removes the file: to be called after the others, and outside of their deadlines.
+    pub async fn clean_up(&self) -> Vec<Finding> {
+        let (solver, challenge) = (Arc::clone(&self.solver), self.challenge.clone());
+        let runtime = Handle::current();
+        let removed = blocking(move || runtime.block_on(solver.clean_up(&challenge, &Presented::default()))).await;
+        match removed {
+            // Why nothing can be written there is a finding already.
+            Err(error) if self.written.get() != Some(&false) => vec![refused(Check::of(Part::Solvers, "clean-up", self.name), &error)],
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// Whether the names lead anywhere.

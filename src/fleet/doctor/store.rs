@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::datastore::{Datastore, DatastoreError, Put, PutMode, probe};
+use crate::datastore::{Datastore, DatastoreError, PutMode, probe};
 use crate::domain::checkup::{Check, Finding, Part};
 use crate::domain::object_key::ObjectKey;
 use crate::domain::record::ExclusiveCreate;
@@ -133,11 +133,6 @@ pub async fn exclusive_create(store: &dyn Datastore, run: &str, remembered: Opti
 /// A call that the store did not carry out.
 pub(super) fn refused(check: Check, error: &DatastoreError) -> Finding {
     check.failed(in_full(error), error.hint.clone())
-}
-
-/// Whether a put was carried out.
-pub(super) fn is_stored(answer: &Result<Put, DatastoreError>) -> bool {
-    matches!(answer, Ok(Put::Stored))
 }
 
 pub(super) fn plural(count: usize) -> &'static str {

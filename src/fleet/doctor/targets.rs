@@ -86,9 +86,14 @@ fn look(root: &SslRoot, site: &SiteName, seal: &Seal) -> Result<String, Box<Find
     Err(failed(format!("a file of generation {generation} is missing, altered, or has another owner or mode than is configured")))
 }
 
+/// A check of a server, by this name.
+pub fn check(what: &'static str, server: &NodeServer) -> Check {
+    Check::of(Part::Targets, what, name(server))
+}
+
 /// Whether the server would accept its configuration as it is.
 pub async fn test(server: &NodeServer) -> Finding {
-    let check = Check::of(Part::Targets, "server-test", name(server));
+    let check = check("server-test", server);
     match server.server.test().await {
         Ok(()) => check.ok("its configuration passes the test, if it has one"),
         Err(error) => check.failed(in_full(&error), error.hint()),

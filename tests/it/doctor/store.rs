@@ -89,7 +89,11 @@ fn a_store_that_does_not_write_or_keep_is_found_out() {
     let found = build.while_faulty(denied.clone(), |seen| seen.method == Method::PUT);
     found.expect("writable", "failed", &["AccessDenied", "s3:PutObject"]).expect("exclusive-create", "skipped", &["cannot be written"]);
     let found = build.while_faulty(denied.clone(), |seen| seen.method == Method::DELETE && seen.key.ends_with("-99"));
-    found.expect("writable", "failed", &["delete s3://", "s3:DeleteObject"]);
+    found.expect("writable", "failed", &["delete s3://", "s3:DeleteObject"]).expect(
+        "clean-up",
+        "warning",
+        &["probes/", "-99", "remove what is left"],
+    );
     let found = build.while_faulty(denied, |seen| seen.method == Method::GET && seen.key.ends_with("-99"));
     found.expect("writable", "failed", &["get s3://"]);
     let found = build.while_faulty(Fault::Pretend, |seen| seen.method == Method::PUT);
@@ -120,6 +124,29 @@ fn a_store_that_lets_second_creates_through_is_found_out() {
 }
 
 #[test]
+fn a_run_that_is_asked_to_end_cleans_up() {
+    let build = Build::new();
+    let keys = build.s3.objects().keys();
+    let (sender, reading) = std::sync::mpsc::channel();
+    // What was written is read back, and the store does not answer.
+    build.s3.fault_always(Fault::Delay(Duration::from_secs(30)), move |seen| {
+        let is_it = seen.method == Method::GET && seen.key.ends_with("-99");
+        if is_it {
+            let _ = sender.send(());
+        }
+        is_it
+    });
+    let running = build.machine.start(&["doctor", "--json"]);
+    reading.recv_timeout(Duration::from_secs(60)).expect("the object is read back");
+    assert!(build.s3.objects().keys().len() > keys.len());
+    let pid = rustix::process::Pid::from_raw(running.pid()).expect("a process id");
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a living process");
+    let ended = running.wait().expect(75).says("interrupted");
+    assert_eq!(ended.stdout, "");
+    assert_eq!(build.s3.objects().keys(), keys);
+}
+
+#[test]
 fn a_clock_that_differs_from_the_stores_is_called_wrong() {
     let build = Build::new();
     build.examine().expect("clock", "ok", &[]);
@@ -144,7 +171,7 @@ fn credentials_that_can_do_more_than_they_need_are_found_out_without_touching_an
     // What could not be removed again is not written.
     build.s3.forget_requests();
     let found = build.while_faulty(Fault::Refuse(403, "AccessDenied"), |seen| seen.method == Method::DELETE && is_beside(seen));
-    found.expect("least-privilege", "warning", &["can also list beside"]);
+    found.expect("least-privilege", "ok", &["can be listed", "nothing there can be removed"]);
     assert!(!build.s3.requests().iter().any(|seen| seen.method == Method::PUT && is_beside(seen)));
     assert_eq!(build.s3.objects().keys(), keys);
 
