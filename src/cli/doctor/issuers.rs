@@ -28,7 +28,7 @@ pub(super) fn looks(patient: &Patient) -> Vec<LocalBoxFuture<'_, Vec<Finding>>> 
 
 async fn one(patient: &Patient, name: &str, settings: &IssuerSettings) -> Vec<Finding> {
     match settings {
-        IssuerSettings::Acme(acme) => ca(patient, name, acme).await,
+        IssuerSettings::Acme(acme) => Box::pin(ca(patient, name, acme)).await,
         IssuerSettings::LocalCa { .. } => patient.look(Check::of(Part::Issuers, "root", name), local_ca(patient, name)).await,
         IssuerSettings::SelfSigned { .. } => vec![issuers::self_signed(name)],
     }

@@ -252,11 +252,11 @@ pub(super) async fn bundles(patient: &Patient) -> Bundles {
     };
     let mut window = None;
     let opening = async {
-        let found = identity::bundles(&*opened.store, seal, &patient.sites, snapshot, patient.role).await;
+        let found = identity::bundles(&*opened.store, seal, &patient.sites, snapshot, patient.role, OPENING).await;
         window = found.shortest_window;
         found.findings
     };
-    bundles.findings = patient.within(OPENING, check, opening).await;
+    bundles.findings = patient.within(OPENING + DEADLINE, check, opening).await;
     bundles.shortest_window = window;
     bundles
 }

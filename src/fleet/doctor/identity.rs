@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 
+use super::endless;
 use super::store::{plural, refused};
 use crate::datastore::Datastore;
 use crate::domain::checkup::{Check, Finding, Part};
@@ -105,11 +106,28 @@ pub fn owner(wanted: &SealWanted, owners: &[u32]) -> Option<Finding> {
     Some(check.warning(what, format!("chown {} {}", owners.first().copied().unwrap_or_default(), path.display())))
 }
 
-/// Opens the highest bundle of each site, as a run that needs it does.
-pub async fn bundles(store: &dyn Datastore, seal: &Seal, sites: &[Site], snapshot: &Snapshot, role: MachineRole) -> Bundles {
+/// Opens the highest bundle of each site, as a run that needs it does. What has not been opened by the `deadline` is counted, and takes
+/// nothing away from the rest.
+pub async fn bundles(
+    store: &dyn Datastore,
+    seal: &Seal,
+    sites: &[Site],
+    snapshot: &Snapshot,
+    role: MachineRole,
+    deadline: Duration,
+) -> Bundles {
     let mut bundles = Bundles { findings: Vec::new(), shortest_window: None };
-    let opened = stream::iter(sites).map(|site| async move { (site, open(store, seal, site, snapshot).await) });
-    let opened: Vec<_> = opened.buffered(REQUESTS_AT_ONCE).collect().await;
+    let opened = stream::iter(sites).enumerate().map(|(at, site)| async move { (at, open(store, seal, site, snapshot).await) });
+    let opened = opened.buffer_unordered(REQUESTS_AT_ONCE).take_until(tokio::time::sleep(deadline));
+    let mut opened: Vec<_> = opened.collect().await;
+    opened.sort_by_key(|(at, _)| *at);
+    let late = sites.len() - opened.len();
+    if late > 0 {
+        let mut finding = endless(Check::new(Part::Identity, "bundles"), deadline);
+        finding.what = format!("{}: {late} of {} site{} not opened", finding.what, sites.len(), plural(sites.len()));
+        bundles.findings.push(finding);
+    }
+    let opened = opened.into_iter().map(|(at, opened)| (&sites[at], opened));
     let (mut good, mut absent) = (0, Vec::new());
     for (site, opened) in opened {
         match opened {
@@ -177,4 +195,68 @@ async fn open(store: &dyn Datastore, seal: &Seal, site: &Site, snapshot: &Snapsh
 /// An identity that is wanted from a secret which cannot be fetched.
 pub fn unresolved(what: impl Into<String>, remedy: impl Into<String>) -> Finding {
     Check::new(Part::Identity, "identity").failed(what, remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::datastore::memory::MemoryDatastore;
+    use crate::datastore::{DatastoreError, Listing, Put, PutMode};
+    use crate::domain::key_type::KeyType;
+    use crate::domain::policy::DEFAULT_RENEW_BEFORE;
+    use crate::domain::site::Method;
+
+    /// Never answers when asked for this object.
+    #[derive(Debug)]
+    struct Slow(MemoryDatastore, ObjectKey);
+
+    #[async_trait]
+    impl Datastore for Slow {
+        async fn get(&self, key: &ObjectKey) -> Result<Option<Bytes>, DatastoreError> {
+            if *key == self.1 { std::future::pending().await } else { self.0.get(key).await }
+        }
+
+        async fn put(&self, key: &ObjectKey, body: Bytes, mode: PutMode) -> Result<Put, DatastoreError> {
+            self.0.put(key, body, mode).await
+        }
+
+        async fn list(&self, prefix: &str, start_after: Option<&str>) -> Result<Listing, DatastoreError> {
+            self.0.list(prefix, start_after).await
+        }
+
+        async fn delete(&self, key: &ObjectKey) -> Result<(), DatastoreError> {
+            self.0.delete(key).await
+        }
+    }
+
+    fn site(name: &str) -> Site {
+        Site {
+            name: name.parse().expect("a name"),
+            identifiers: vec![name.parse().expect("a name")],
+            method: Method::Automatic,
+            issuers: Vec::new(),
+            solver: None,
+            key_type: KeyType::EcdsaP256,
+            profile: None,
+            renew_before: DEFAULT_RENEW_BEFORE,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bundle_that_does_not_come_takes_nothing_away_from_the_others() {
+        let sites = [site("a.example.test"), site("b.example.test")];
+        let [slow, damaged] = [0, 1].map(|at: usize| ObjectKey::bundle(&sites[at].name, Generation(1)));
+        let store = Slow(MemoryDatastore::new(chrono::DateTime::UNIX_EPOCH), slow.clone());
+        for key in [&slow, &damaged] {
+            store.put(key, Bytes::from_static(b"{"), PutMode::Create).await.expect("stored");
+        }
+        let snapshot = Snapshot::read(&store.list("", None).await.expect("a listing"));
+        let deadline = Duration::from_secs(120);
+        let found = bundles(&store, &Seal::None, &sites, &snapshot, MachineRole::BuildMachine, deadline).await.findings;
+        assert_eq!(found[0].what, "no end after 2m: 1 of 2 sites not opened");
+        assert!(found.len() == 2 && found[1].what.contains("b.example.test/0000000001 cannot be used"), "{found:?}");
+    }
 }
