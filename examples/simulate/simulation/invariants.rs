@@ -207,8 +207,8 @@ pub fn node_has_run(world: &World, process: &Arc<Process>, site: &SiteName, befo
             format!("{name} goes back from {:?} to {:?} of {site}", generation(&before.installed), generation(&after.installed))
         });
     }
-    // Of one site it is known that it was this one that the server refused.
-    // Where it was served before, and nothing went wrong but that the server refused the new one, all is as it was.
+    // Where it was served before, and nothing went wrong but that the server refused the new one, all is as it was. (With two sites it is
+    // not known which of them the server refused.)
     let fingerprint = |issued: &Option<Issued>| issued.as_ref().map(|issued| issued.fingerprint.clone());
     let stood = before.installed.is_some() && before.served == fingerprint(&before.installed);
     let stands = after.served == before.served && fingerprint(&after.installed) == fingerprint(&before.installed);
