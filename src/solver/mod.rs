@@ -25,6 +25,12 @@ pub trait Solver: fmt::Debug + Send + Sync {
     /// Puts the answer where the CA will look for it. When this returns, the CA may be asked to look.
     async fn present(&self, challenge: &Challenge) -> Result<Presented, SolverError>;
 
+    /// Looks for a presented answer where the CA will, and returns once it can be seen there. Asked after all answers of an order were
+    /// presented and before the CA is: a look that fails here costs nothing, and one that fails at the CA counts against its limits.
+    async fn confirm(&self, _challenge: &Challenge) -> Result<(), SolverError> {
+        Ok(())
+    }
+
     /// Takes the answer away again, and nothing else. Called once for every challenge whose `present` was called, also when that failed.
     async fn clean_up(&self, challenge: &Challenge, presented: &Presented) -> Result<(), SolverError>;
 

@@ -20,7 +20,7 @@ impl Answers {
         Self { solver, called: Vec::new() }
     }
 
-    /// Presents all challenges at once. Each call runs to its end even when another fails: a script that is broken off may leave
+    /// Presents all challenges at once, and then sees to it that all can be seen. Each call runs to its end even when another fails: a script that is broken off may leave
     /// half a record behind.
     pub(super) async fn present(&mut self, challenges: Vec<Challenge>) -> Result<(), SolverError> {
         // They count as called before the first call, since this future may be dropped at any moment from there on.
@@ -28,9 +28,10 @@ impl Answers {
         let solver = &self.solver;
         let calls = self.called.iter_mut().map(async |(challenge, presented)| {
             *presented = solver.present(challenge).await?;
-            Ok(())
+            Ok::<(), SolverError>(())
         });
-        join_all(calls).await.into_iter().collect()
+        join_all(calls).await.into_iter().collect::<Result<(), _>>()?;
+        join_all(self.called.iter().map(|(challenge, _)| solver.confirm(challenge))).await.into_iter().collect()
     }
 
     /// Resolves when the CA has looked at every answer.

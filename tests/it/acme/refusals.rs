@@ -217,6 +217,7 @@ async fn profiles_are_asked_for_only_where_they_are_offered() {
     let pebble = Pebble::start(PebbleOptions::default()).await;
     let front = CaFront::start(&pebble);
     let wanted = Request { profile: Some("shortlived".to_owned()), ..request(&["www.example.com"]) };
+    front.inject(Directory, 1, Fault::rewritten(|value| value["meta"]["profiles"] = serde_json::json!({})));
     let (reason, hint, _) = refused(issuer_behind(&front, standalone(&pebble)).issue(&wanted, &HeldLease::new()).await);
     assert!(reason.contains("no profile \"shortlived\"") && hint.contains("remove profile"), "{reason}: {hint}");
     assert_eq!(front.count(NewOrder), 0);

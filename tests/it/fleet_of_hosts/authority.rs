@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::namespace::Namespace;
 use crate::support::pebble::certificates;
-use crate::support::process::{Subprocess, program};
+use crate::support::process::{Subprocess, tool};
 
 const DNS: u16 = 53;
 const DNS_MANAGEMENT: u16 = 8055;
@@ -53,9 +53,9 @@ impl Authorities {
         let directory = tempfile::tempdir().expect("a directory");
         let root_pem = certificates(directory.path(), &[&host.address.to_string()]);
         let at = |port: u16| format!("{}:{port}", host.address);
-        let mut dns = host.command(program("pebble-challtestsrv"));
+        let mut dns = host.command(tool("pebble/usr/bin/pebble-challtestsrv"));
         dns.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv4", "", "-defaultIPv6", ""]);
-        dns.args(["-dns01", &at(DNS), "-management", &at(DNS_MANAGEMENT)]);
+        dns.args(["-dnsserver", &at(DNS), "-doh", "", "-management", &at(DNS_MANAGEMENT)]);
         let dns = Subprocess::spawn(&dns, directory.path().join("dns.log"));
         host.wait_for(&format!("http://{}", at(DNS_MANAGEMENT)));
 
@@ -90,11 +90,11 @@ fn pebble(host: &Namespace, directory: &TempDir, order: &Order) -> Subprocess {
         "privateKey": directory.path().join("server.key"),
         "httpPort": 80,
         "tlsPort": 443,
-        "certificateValidityPeriod": order.lifetime.as_secs(),
+        "profiles": { "default": { "description": "the only one", "validityPeriod": order.lifetime.as_secs() } },
     }});
     let file = directory.path().join(format!("{}.json", order.name));
     std::fs::write(&file, config.to_string()).expect("a file");
-    let mut command: Command = host.command(program("pebble"));
+    let mut command: Command = host.command(tool("pebble/usr/bin/pebble"));
     command.arg("-config").arg(&file).args(["-dnsserver", &at(DNS)]);
     command.env("PEBBLE_WFE_NONCEREJECT", "0").env("PEBBLE_AUTHZREUSE", "0").env("PEBBLE_VA_NOSLEEP", "1");
     Subprocess::spawn(&command, directory.path().join(format!("{}.log", order.name)))

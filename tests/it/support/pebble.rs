@@ -9,7 +9,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::http::HttpClient;
-use super::process::{Subprocess, free_port, program};
+use super::process::{Subprocess, free_port, tool};
 
 /// How long a server may take to start on a busy machine: pebble makes several RSA keys first.
 const START: Duration = Duration::from_secs(60);
@@ -27,11 +27,23 @@ pub struct PebbleOptions {
     pub eab: Option<(String, String)>,
     /// How many intermediates lie between leaf and root.
     pub intermediates: u8,
+    /// How many more roots it offers chains to.
+    pub alternate_roots: u8,
+    /// Its profiles and how long their certificates live, in seconds. None: its own, `default` and `shortlived`.
+    pub profiles: Vec<(String, u64)>,
 }
 
 impl Default for PebbleOptions {
     fn default() -> Self {
-        Self { nonce_reject_percent: 0, authz_reuse_percent: 0, validation_pause_seconds: None, eab: None, intermediates: 1 }
+        Self {
+            nonce_reject_percent: 0,
+            authz_reuse_percent: 0,
+            validation_pause_seconds: None,
+            eab: None,
+            intermediates: 1,
+            alternate_roots: 0,
+            profiles: Vec::new(),
+        }
     }
 }
 
@@ -42,6 +54,10 @@ pub struct Pebble {
     pub http_port: u16,
     /// The management API of its DNS server: `POST {dns_api}/set-txt`.
     pub dns_api: String,
+    /// Where it looks for tls-alpn-01 answers, on 127.0.0.1 whatever the name.
+    pub tls_port: u16,
+    /// Its own management API: `POST {management}/set-renewal-info/`.
+    pub management: String,
     port: u16,
     root_pem: String,
     issuance_root_pem: String,
@@ -60,16 +76,16 @@ impl Pebble {
         let [port, management, http_port, tls_port, dns_port, dns_management] = std::array::from_fn(|_| free_port());
         let local = |port: u16| format!("127.0.0.1:{port}");
 
-        let mut dns = Command::new(program("pebble-challtestsrv"));
+        let mut dns = Command::new(tool("pebble/usr/bin/pebble-challtestsrv"));
         dns.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv4", "127.0.0.1", "-defaultIPv6", ""]);
-        dns.args(["-dns01", &local(dns_port), "-management", &local(dns_management)]);
+        dns.args(["-dnsserver", &local(dns_port), "-doh", "", "-management", &local(dns_management)]);
         let mut dns = Subprocess::spawn(&dns, directory.path().join("dns.log"));
 
         let (required, keys) = match &options.eab {
             Some((kid, key)) => (true, json!({ kid: key })),
             None => (false, json!({})),
         };
-        let config = json!({ "pebble": {
+        let mut config = json!({ "pebble": {
             "listenAddress": local(port),
             "managementListenAddress": local(management),
             "certificate": directory.path().join("server.pem"),
@@ -79,13 +95,21 @@ impl Pebble {
             "externalAccountBindingRequired": required,
             "externalAccountMACKeys": keys,
         }});
+        if !options.profiles.is_empty() {
+            let profiles = options
+                .profiles
+                .iter()
+                .map(|(name, seconds)| (name.clone(), json!({ "description": "a profile of the test", "validityPeriod": seconds })));
+            config["pebble"]["profiles"] = profiles.collect::<serde_json::Map<_, _>>().into();
+        }
         let file = directory.path().join("config.json");
         std::fs::write(&file, config.to_string()).expect("a file");
-        let mut pebble = Command::new(program("pebble"));
+        let mut pebble = Command::new(tool("pebble/usr/bin/pebble"));
         pebble.arg("-config").arg(&file).args(["-dnsserver", &local(dns_port)]);
         pebble.env("PEBBLE_WFE_NONCEREJECT", options.nonce_reject_percent.to_string());
         pebble.env("PEBBLE_AUTHZREUSE", options.authz_reuse_percent.to_string());
         pebble.env("PEBBLE_CHAIN_LENGTH", options.intermediates.to_string());
+        pebble.env("PEBBLE_ALTERNATE_ROOTS", options.alternate_roots.to_string());
         match options.validation_pause_seconds {
             None => pebble.env("PEBBLE_VA_NOSLEEP", "1"),
             Some(seconds) => pebble.env("PEBBLE_VA_SLEEPTIME", seconds.to_string()),
@@ -100,6 +124,8 @@ impl Pebble {
         Self {
             http_port,
             dns_api: format!("http://{}", local(dns_management)),
+            tls_port,
+            management: format!("https://{}", local(management)),
             port,
             root_pem,
             issuance_root_pem: String::from_utf8(issuance_root.into()).expect("PEM"),
