@@ -214,7 +214,8 @@ async fn challenges_of_another_kind_are_named() {
 
 #[tokio::test]
 async fn profiles_are_asked_for_only_where_they_are_offered() {
-    let pebble = Pebble::start(PebbleOptions::default()).await;
+    let profiles = vec![("classic".to_owned(), 90 * 86_400), ("shortlived".to_owned(), 160 * 3_600)];
+    let pebble = Pebble::start(PebbleOptions { profiles, ..PebbleOptions::default() }).await;
     let front = CaFront::start(&pebble);
     let wanted = Request { profile: Some("shortlived".to_owned()), ..request(&["www.example.com"]) };
     front.inject(Directory, 1, Fault::rewritten(|value| value["meta"]["profiles"] = serde_json::json!({})));
@@ -231,8 +232,8 @@ async fn profiles_are_asked_for_only_where_they_are_offered() {
     front.inject(Directory, 1, offer(&["classic"]));
     let (_, hint, _) = refused(issuer_behind(&front, standalone(&pebble)).issue(&wanted, &HeldLease::new()).await);
     assert!(hint.contains("classic"), "{hint}");
-    front.inject(Directory, 1, offer(&["classic", "shortlived"]));
-    issuer_behind(&front, standalone(&pebble)).issue(&wanted, &HeldLease::new()).await.expect("a bundle");
+    let bundle = issuer_behind(&front, standalone(&pebble)).issue(&wanted, &HeldLease::new()).await.expect("a bundle");
+    assert!(bundle.leaf().lifetime() <= Duration::from_secs(160 * 3_600), "{:?}", bundle.leaf().lifetime());
 }
 
 #[tokio::test]
