@@ -1,6 +1,7 @@
 //! s3rver (npm), a server that ignores conditions.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ impl S3rver {
         let directory = tempfile::tempdir().expect("a directory");
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let mut command = Command::new(program("node"));
+        command.arg("--require").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/s3rver.js"));
         command.arg(tool("s3rver/node_modules/s3rver/bin/s3rver.js"));
         command.args(["--address", "127.0.0.1", "--port", &address.port().to_string(), "--configure-bucket", "fleet", "--directory"]);
         command.arg(directory.path().join("data"));
