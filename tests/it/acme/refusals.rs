@@ -208,7 +208,8 @@ async fn failed_validations_are_explained() {
 async fn challenges_of_another_kind_are_named() {
     let pebble = Pebble::start(PebbleOptions::default()).await;
     let (reason, hint, _) = refused(issue(&issuer_at(&pebble, standalone(&pebble)), &["*.example.com"]).await);
-    assert!(reason.contains("no http-01 challenge for *.example.com; it offers: dns-01"), "{reason}");
+    // pebble offers others too, which nobody here knows, in an order of its own.
+    assert!(reason.contains("no http-01 challenge for *.example.com; it offers: ") && reason.contains("dns-01"), "{reason}");
     assert!(hint.contains("dns-01"), "{hint}");
 }
 
