@@ -11,10 +11,11 @@ use super::solvers::SolverSettings;
 use crate::domain::identifier::Identifier;
 use crate::domain::key_type::KeyType;
 use crate::domain::policy::DEFAULT_RENEW_BEFORE;
-use crate::domain::site::{Lineage, Method, Site, SiteName};
+use crate::domain::site::{IfMissing, Lineage, Method, Profile, Site, SiteName};
 
 /// The keys of `[[site]]`.
-pub(super) const KEYS: &[&str] = &["name", "identifiers", "method", "issuers", "solver", "key_type", "profile", "renew_before"];
+pub(super) const KEYS: &[&str] =
+    &["name", "identifiers", "method", "issuers", "solver", "key_type", "profile", "profile_fallback", "renew_before"];
 
 /// No public certificate lives longer than 398 days (CA/Browser Forum Baseline Requirements section 6.3.2), so more is a slip.
 const LONGEST_RENEW_BEFORE: Duration = Duration::from_secs(398 * DAY);
@@ -70,7 +71,7 @@ fn read_one(table: &Table<'_>, known: &Known<'_>) -> Result<Site, ConfigError> {
         identifiers,
         method,
         key_type: table.choose("key_type", &KEY_TYPES, KeyType::default())?,
-        profile: table.text("profile")?,
+        profile: read_profile(table)?,
         renew_before: table.duration("renew_before", Duration::from_secs(1)..=LONGEST_RENEW_BEFORE, DEFAULT_RENEW_BEFORE)?,
         ..from_the_command_line(&identifier)
     };
@@ -84,6 +85,19 @@ fn read_one(table: &Table<'_>, known: &Known<'_>) -> Result<Site, ConfigError> {
         }
     }
     Ok(site)
+}
+
+fn read_profile(table: &Table<'_>) -> Result<Option<Profile>, ConfigError> {
+    let fallback = table.get("profile_fallback");
+    let if_missing = match fallback.as_ref().map(Field::boolean).transpose()? {
+        Some(true) => IfMissing::TakeDefault,
+        Some(false) | None => IfMissing::Refuse,
+    };
+    match (table.text("profile")?, fallback) {
+        (Some(name), _) => Ok(Some(Profile { name, if_missing })),
+        (None, None) => Ok(None),
+        (None, Some(field)) => Err(field.rejected("there is no profile to fall back from", r#"add profile = "tlsserver", or remove it"#)),
+    }
 }
 
 const KEY_TYPES: Choice<'_, KeyType> = Choice {

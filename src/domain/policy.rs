@@ -142,8 +142,8 @@ fn made_otherwise(candidate: Candidate<'_>, site: &Site, now: DateTime<Utc>) -> 
     if unlisted || is_replaceable(candidate, site) && !preferred(candidate, site, now).is_empty() {
         return Some(Due::Issuer { made_by: candidate.issuer.to_owned() });
     }
-    let profile_differs = candidate.class == IssuerClass::Acme && candidate.profile != site.profile.as_deref();
-    profile_differs.then(|| Due::Profile { has: candidate.profile.map(str::to_owned), wanted: site.profile.clone() })
+    let profile_differs = candidate.class == IssuerClass::Acme && candidate.profile != site.profile_name();
+    profile_differs.then(|| Due::Profile { has: candidate.profile.map(str::to_owned), wanted: site.profile_name().map(str::to_owned) })
 }
 
 fn is_ordered(candidate: Candidate<'_>, site: &Site) -> bool {
@@ -223,7 +223,7 @@ mod tests {
     use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
     use super::*;
-    use crate::domain::site::SiteName;
+    use crate::domain::site::{IfMissing, Profile, SiteName};
 
     const DAY: Duration = Duration::from_secs(86_400);
 
@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(rule(made_by(&leaf, "second", IssuerClass::Acme), &wanted, 1), None, "a second CA is as good, until it is due");
         assert_eq!(rule(made_by(&leaf, "local-ca", IssuerClass::LocalCa), &wanted, 1), Some("issuer"), "a stopgap is not");
         assert_eq!(rule(made_by(&leaf, "gone", IssuerClass::Acme), &wanted, 1), Some("issuer"));
-        wanted.profile = Some("shortlived".to_owned());
+        wanted.profile = Some(Profile { name: "shortlived".to_owned(), if_missing: IfMissing::Refuse });
         assert_eq!(rule(made_by(&leaf, "ca", IssuerClass::Acme), &wanted, 1), Some("profile"));
         wanted.key_type = KeyType::Rsa2048;
         assert_eq!(rule(made_by(&leaf, "ca", IssuerClass::Acme), &wanted, 1), Some("key-type"));

@@ -103,6 +103,31 @@ pub enum Method {
     Manual,
 }
 
+/// A kind of certificate that an ACME CA makes, by the name in its directory (draft-ietf-acme-profiles section 3).
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Profile {
+    /// Its name.
+    pub name: String,
+    /// What to order of a CA that does not offer it.
+    pub if_missing: IfMissing,
+}
+
+/// What to do where a CA does not offer the profile that is wanted.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum IfMissing {
+    /// Order nothing of that CA.
+    Refuse,
+    /// Order what it makes where no profile is named.
+    TakeDefault,
+}
+
+impl Site {
+    /// The name of the profile to ask for.
+    pub fn profile_name(&self) -> Option<&str> {
+        self.profile.as_ref().map(|profile| profile.name.as_str())
+    }
+}
+
 /// One site as the configuration wants it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Site {
@@ -119,7 +144,7 @@ pub struct Site {
     /// The key to ask for.
     pub key_type: KeyType,
     /// The ACME certificate profile to ask for.
-    pub profile: Option<String>,
+    pub profile: Option<Profile>,
     /// A bundle with this much time left, or less, is due.
     pub renew_before: Duration,
 }

@@ -164,7 +164,7 @@ impl Fleet {
             match self.ask_one(site, name, clock, &earlier, lease).await {
                 Ok((bundle, class)) => {
                     let passed_over = asked.passed_over.clone();
-                    let profile = site.profile.clone();
+                    let profile = site.profile_name().map(str::to_owned);
                     asked.made = Some((bundle, Origin { issuer: name.to_owned(), class, profile, passed_over }));
                     return Ok(asked);
                 }
@@ -278,7 +278,7 @@ impl Fleet {
 fn wanted(site: &Site) -> Wanted {
     let mut identifiers: Vec<_> = site.identifiers.iter().map(ToString::to_string).collect();
     identifiers.sort();
-    Wanted { identifiers, key_type: site.key_type, profile: site.profile.clone() }
+    Wanted { identifiers, key_type: site.key_type, profile: site.profile_name().map(str::to_owned) }
 }
 
 /// The next whole second: a time that people are told is the time that is kept.

@@ -107,7 +107,7 @@ impl Issuers {
         for name in &site.issuers {
             let Some(named) = self.get(site, name) else { continue };
             match named.anchors.vouch_for(bundle, now) {
-                Ok(()) => return Ok(Origin { profile: site.profile.clone(), ..origin(name, named.class) }),
+                Ok(()) => return Ok(Origin { profile: site.profile_name().map(str::to_owned), ..origin(name, named.class) }),
                 Err(reason) => reasons.push(format!("{name}: {reason}")),
             }
         }

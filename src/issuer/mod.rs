@@ -11,6 +11,7 @@ use crate::domain::bundle::Bundle;
 use crate::domain::identifier::Identifier;
 use crate::domain::key_type::KeyType;
 use crate::domain::private_key::PrivateKey;
+use crate::domain::site::Profile;
 
 pub mod acme;
 pub mod leaf;
@@ -34,7 +35,7 @@ pub struct Request {
     /// The key to make.
     pub key_type: KeyType,
     /// The ACME profile to ask for.
-    pub profile: Option<String>,
+    pub profile: Option<Profile>,
     /// The datastore's time: the only clock that dates are set by.
     pub now: DateTime<Utc>,
     /// An order that an earlier run placed with this issuer: resumed, if it still can be.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use certfleet::domain::bundle::{Bundle, certificates_pem};
 use certfleet::domain::key_type::KeyType;
+use certfleet::domain::site::{IfMissing, Profile};
 use certfleet::issuer::acme::{Accounts, AccountsError, AcmeIssuer, AcmeOptions, AcmeOptionsError, ExternalAccount};
 use certfleet::issuer::{IssueError, Issuer as _, Lease, LeaseEnded, Order, Request};
 use certfleet::solver::script::Script;

@@ -111,7 +111,7 @@ fn the_example_of_the_design_is_understood() {
     let site = &settings.sites[0];
     assert_eq!(site.identifiers.iter().map(ToString::to_string).collect::<Vec<_>>(), ["www.example.com", "example.com"]);
     assert_eq!(site.issuers, ["letsencrypt", "zerossl", "corp"]);
-    assert_eq!((site.key_type, site.profile.as_deref()), (KeyType::EcdsaP256, Some("tlsserver")));
+    assert_eq!((site.key_type, site.profile_name()), (KeyType::EcdsaP256, Some("tlsserver")));
     let IssuerSettings::Acme(corp) = &settings.issuers["corp"] else { panic!("corp is no ACME issuer") };
     assert_eq!(corp.directory, "https://ca.corp.example/acme/directory");
     assert_eq!(corp.trust, Some(place.path("corp-root.pem")));

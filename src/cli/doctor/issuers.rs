@@ -12,9 +12,9 @@ use crate::datastore::Datastore;
 use crate::datastore::memory::MemoryDatastore;
 use crate::domain::checkup::{Check, Finding, Part};
 use crate::domain::schedule::MachineRole;
-use crate::domain::site::SiteName;
+use crate::domain::site::IfMissing;
 use crate::fleet::doctor::identity::Found;
-use crate::fleet::doctor::issuers::{self, AccountKept};
+use crate::fleet::doctor::issuers::{self, AccountKept, WantedBy};
 use crate::fleet::doctor::{DEADLINE, blocking};
 use crate::issuer::local_ca::KEY_FILE;
 use crate::solver::standalone::Standalone;
@@ -60,11 +60,16 @@ async fn ca(patient: &Patient, name: &str, acme: &AcmeSettings) -> Vec<Finding> 
 }
 
 /// The profiles that sites want of an issuer, each with the first site that does.
-fn profiles(patient: &Patient, issuer: &str) -> BTreeMap<String, SiteName> {
+fn profiles(patient: &Patient, issuer: &str) -> BTreeMap<String, WantedBy> {
     let mut profiles = BTreeMap::new();
     for site in patient.issued().filter(|site| site.issuers.iter().any(|name| name == issuer)) {
         if let Some(profile) = &site.profile {
-            profiles.entry(profile.clone()).or_insert_with(|| site.name.clone());
+            let wanted = WantedBy { site: site.name.clone(), if_missing: profile.if_missing };
+            let kept: &mut WantedBy = profiles.entry(profile.name.clone()).or_insert_with(|| wanted.clone());
+            // Who cannot do without it matters more.
+            if wanted.if_missing == IfMissing::Refuse && kept.if_missing == IfMissing::TakeDefault {
+                *kept = wanted;
+            }
         }
     }
     profiles

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::endless;
 use super::identity::named;
 use crate::domain::checkup::{Check, Finding, Part};
-use crate::domain::site::SiteName;
+use crate::domain::site::{IfMissing, SiteName};
 use crate::domain::time::rfc3339;
 use crate::issuer::IssueError;
 use crate::issuer::acme::{AcmeIssuer, Offer, Standing};
@@ -36,9 +36,18 @@ pub enum AccountKept {
     OutOfReach,
 }
 
+/// Who wants a profile.
+#[derive(Clone, Debug)]
+pub struct WantedBy {
+    /// A site.
+    pub site: SiteName,
+    /// What it does without.
+    pub if_missing: IfMissing,
+}
+
 /// Looks at an ACME CA: its directory, what it offers of what the sites want (`profiles`, each with a site that wants it), and the
 /// fleet's account there. Nothing is ordered, and no account opened.
-pub async fn acme(issuer: &AcmeIssuer, name: &str, profiles: &BTreeMap<String, SiteName>, kept: AccountKept) -> Vec<Finding> {
+pub async fn acme(issuer: &AcmeIssuer, name: &str, profiles: &BTreeMap<String, WantedBy>, kept: AccountKept) -> Vec<Finding> {
     let check = |what| Check::of(Part::Issuers, what, name);
     // The account's deadline is its own: what the directory says is told all the same.
     let (offer, standing) = tokio::join!(timeout(OFFERING, issuer.offer()), async {
@@ -71,11 +80,14 @@ pub async fn acme(issuer: &AcmeIssuer, name: &str, profiles: &BTreeMap<String, S
     findings
 }
 
-fn profile_findings(offer: &Offer, name: &str, profiles: &BTreeMap<String, SiteName>) -> Vec<Finding> {
-    let found = profiles.iter().map(|(profile, site)| {
+fn profile_findings(offer: &Offer, name: &str, profiles: &BTreeMap<String, WantedBy>) -> Vec<Finding> {
+    let found = profiles.iter().map(|(profile, WantedBy { site, if_missing })| {
         let check = Check::of(Part::Issuers, "profile", name);
         if offer.profiles.contains(profile) {
             return check.ok(format!("it offers the profile {profile}"));
+        }
+        if *if_missing == IfMissing::TakeDefault {
+            return check.ok(format!("it has no profile {profile:?}; {site} falls back to the CA's own choice"));
         }
         let remedy = if offer.profiles.is_empty() {
             "this CA offers no profiles: remove profile from the site".to_owned()

@@ -6,12 +6,13 @@
 //!
 //! The order's URL and the key are in the lease before anything is asked of the CA, so a successor goes on wherever a crash left off.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
-use instant_acme::{Account, NewOrder};
+use instant_acme::{Account, NewOrder, OrderState};
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::sync::OnceCell;
@@ -20,6 +21,7 @@ use super::{IssueError, Issuer, Lease, Order, Request, new_key};
 use crate::domain::bundle::Bundle;
 use crate::domain::identifier::Identifier;
 use crate::domain::pem;
+use crate::domain::site::IfMissing;
 use crate::solver::Solver;
 
 mod account;
@@ -37,7 +39,7 @@ pub use refusal::Refusal;
 use answers::Answers;
 use attempts::Attempts;
 use http_client::{CaClient, ClientError, Trust};
-use refusal::{Step, explain, is_gone};
+use refusal::{Step, clip, explain, is_gone};
 use work::{Setback, Work};
 
 /// What there is to know about a CA.
@@ -150,7 +152,7 @@ impl AcmeIssuer {
 
     async fn obtain(&self, request: &Request, lease: &dyn Lease, answers: &mut Answers) -> Result<Bundle, IssueError> {
         let account = self.account(lease).await?;
-        check_profile(account, request)?;
+        let request = &*Self::with_offered_profile(account, request, lease)?;
         for unfinished in request.unfinished.iter().chain(&request.other_unfinished) {
             if let Some(bundle) = self.resume(account, request, unfinished, lease, answers).await? {
                 return Ok(bundle);
@@ -205,16 +207,48 @@ impl AcmeIssuer {
         }
     }
 
+    /// The request as this CA can fulfil it. The library sends a profile that the CA does not have, and CAs may pass over it: a certificate
+    /// of another profile would come.
+    fn with_offered_profile<'a>(account: &Account, request: &'a Request, lease: &dyn Lease) -> Result<Cow<'a, Request>, IssueError> {
+        let Some(profile) = &request.profile else { return Ok(Cow::Borrowed(request)) };
+        let offered: Vec<_> = account.profiles().map(|offered| offered.name).collect();
+        if offered.contains(&profile.name.as_str()) {
+            return Ok(Cow::Borrowed(request));
+        }
+        let reason = format!("the CA has no profile {:?}", profile.name);
+        if profile.if_missing == IfMissing::TakeDefault {
+            lease.progress(&format!("{reason}: ordering without one"));
+            return Ok(Cow::Owned(Request { profile: None, ..request.clone() }));
+        }
+        let hint = match offered.as_slice() {
+            [] => "this CA offers no profiles: remove profile from the site, or add profile_fallback = true".to_owned(),
+            offered => format!(
+                "set profile to one of: {}; or add profile_fallback = true to order without one",
+                clip(offered.join(", ").as_bytes())
+            ),
+        };
+        Err(IssueError::Refused { reason, hint, retry_after: None })
+    }
+
+    /// A CA that passes over a profile would have us install, and renew at other times, what nobody asked for.
+    fn of_profile(order: &OrderState, request: &Request) -> Result<(), IssueError> {
+        if !has_another_profile(order, request) {
+            return Ok(());
+        }
+        let made = clip(order.profile.as_deref().unwrap_or_default().as_bytes());
+        Err(protests(&format!("it was asked for another profile, and placed an order of the profile {made:?}")))
+    }
+
     async fn place(&self, account: &Account, request: &Request) -> Result<instant_acme::Order, IssueError> {
         let identifiers: Vec<_> = request.identifiers.iter().map(acme_identifier).collect();
         let mut wanted = NewOrder::new(&identifiers);
         if let Some(profile) = &request.profile {
-            wanted = wanted.profile(profile);
+            wanted = wanted.profile(&profile.name);
         }
         let mut attempts = Attempts::default();
         loop {
             match account.new_order(&wanted).await {
-                Ok(order) => return Ok(order),
+                Ok(mut order) => return Self::of_profile(order.state(), request).map(|()| order),
                 Err(error) => attempts.again(error).await.map_err(|error| explain(&self.options.name, Step::Order, &error))?,
             }
         }
@@ -222,7 +256,7 @@ impl AcmeIssuer {
 
     fn not_offered(&self, identifier: &Identifier, offered: &[String]) -> IssueError {
         let kind = self.options.solver.kind();
-        let offered = refusal::clip(offered.join(", ").as_bytes());
+        let offered = clip(offered.join(", ").as_bytes());
         let hint = match identifier {
             Identifier::Wildcard(_) => "wildcards are proven by dns-01: give the site a solver of kind dns-01".to_owned(),
             Identifier::Ip(_) => "addresses are proven by http-01: give the site a solver of kind http-01".to_owned(),
@@ -233,18 +267,10 @@ impl AcmeIssuer {
     }
 }
 
-/// The library sends a profile that the CA does not have, and CAs may pass over it: a certificate of another profile would come.
-fn check_profile(account: &Account, request: &Request) -> Result<(), IssueError> {
-    let Some(profile) = &request.profile else { return Ok(()) };
-    let offered: Vec<_> = account.profiles().map(|offered| offered.name).collect();
-    if offered.contains(&profile.as_str()) {
-        return Ok(());
-    }
-    let hint = match offered.as_slice() {
-        [] => "this CA offers no profiles: remove profile from the site".to_owned(),
-        offered => format!("set profile to one of: {}", refusal::clip(offered.join(", ").as_bytes())),
-    };
-    Err(IssueError::Refused { reason: format!("the CA has no profile {profile:?}"), hint, retry_after: None })
+/// Whether an order says that it is of another profile than was asked for. Where none was, the CA may have chosen one and say so.
+fn has_another_profile(order: &OrderState, request: &Request) -> bool {
+    let (made, wanted) = (order.profile.as_ref(), request.profile.as_ref());
+    made.zip(wanted).is_some_and(|(made, wanted)| *made != wanted.name)
 }
 
 /// The CA does what no CA may do.

@@ -260,7 +260,7 @@ pub(super) fn hint(step: Step, kind: &str, status: StatusCode) -> String {
             "this CA does not issue for that identifier (a blocked, reserved or internal name): use another issuer, such as local-ca"
         }
         "unsupportedIdentifier" => {
-            "this CA does not issue for that kind of identifier: use another issuer, or another profile, for IP addresses"
+            "this CA does not issue for that kind of identifier, or not with that profile: Let's Encrypt wants profile = \"shortlived\" for IP addresses; else use another issuer"
         }
         "userActionRequired" => "a person must act on a page of the CA, such as agreeing to new terms",
         "badCSR" => "the CA does not accept the request: try another key_type",

@@ -7,7 +7,7 @@ use instant_acme::{AuthorizationStatus, ChallengeStatus, ChallengeType, Error, O
 use super::answers::Answers;
 use super::attempts::{Attempts, Pace};
 use super::refusal::{Step, chain, clip, explain, hint, is_gone, is_of_kind, is_passing, kind_of, problem_text};
-use super::{AcmeIssuer, list, no_key, protests};
+use super::{AcmeIssuer, has_another_profile, list, no_key, protests};
 use crate::domain::bundle::Bundle;
 use crate::domain::pem;
 use crate::domain::private_key::PrivateKey;
@@ -77,7 +77,7 @@ impl Work<'_> {
             OrderStatus::Pending | OrderStatus::Ready | OrderStatus::Processing => {}
         }
         // Where none is wanted, the CA may have chosen one and say so.
-        if self.request.profile.is_some() && state.profile.is_some() && state.profile != self.request.profile {
+        if has_another_profile(state, self.request) {
             return Ok(false);
         }
         let mut attempts = Attempts::default();

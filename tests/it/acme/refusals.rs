@@ -218,7 +218,7 @@ async fn profiles_are_asked_for_only_where_they_are_offered() {
     let profiles = vec![("classic".to_owned(), 90 * 86_400), ("shortlived".to_owned(), 160 * 3_600)];
     let pebble = Pebble::start(PebbleOptions { profiles, ..PebbleOptions::default() }).await;
     let front = CaFront::start(&pebble);
-    let wanted = Request { profile: Some("shortlived".to_owned()), ..request(&["www.example.com"]) };
+    let wanted = Request { profile: Some(short_lived(IfMissing::Refuse)), ..request(&["www.example.com"]) };
     front.inject(Directory, 1, Fault::rewritten(|value| value["meta"]["profiles"] = serde_json::json!({})));
     let (reason, hint, _) = refused(issuer_behind(&front, standalone(&pebble)).issue(&wanted, &HeldLease::new()).await);
     assert!(reason.contains("no profile \"shortlived\"") && hint.contains("remove profile"), "{reason}: {hint}");
@@ -235,6 +235,39 @@ async fn profiles_are_asked_for_only_where_they_are_offered() {
     assert!(hint.contains("classic"), "{hint}");
     let bundle = issuer_behind(&front, standalone(&pebble)).issue(&wanted, &HeldLease::new()).await.expect("a bundle");
     assert!(bundle.leaf().lifetime() <= Duration::from_secs(160 * 3_600), "{:?}", bundle.leaf().lifetime());
+}
+
+fn short_lived(if_missing: IfMissing) -> Profile {
+    Profile { name: "shortlived".to_owned(), if_missing }
+}
+
+#[tokio::test]
+async fn a_site_may_do_without_a_profile_that_is_not_offered() {
+    let pebble = Pebble::start(PebbleOptions { profiles: vec![("classic".to_owned(), 90 * 86_400)], ..PebbleOptions::default() }).await;
+    let wanted = Request { profile: Some(short_lived(IfMissing::TakeDefault)), ..request(&["www.example.com"]) };
+    let front = CaFront::start(&pebble);
+    let issuer = issuer_behind(&front, standalone(&pebble));
+    front.inject(Finalize, 1, Fault::Problem { status: 403, kind: "rateLimited", detail: "later", retry_after: None });
+    let lease = HeldLease::new();
+    issuer.issue(&wanted, &lease).await.expect_err("the fault is in the way");
+
+    // Whoever takes that order up, takes it for what was wanted, although the CA says that it is of a profile.
+    let again = Request { unfinished: lease.last_order(), ..wanted };
+    let bundle = issuer.issue(&again, &HeldLease::new()).await.expect("a bundle");
+    assert!(bundle.leaf().lifetime() > Duration::from_secs(89 * 86_400), "{:?}", bundle.leaf().lifetime());
+    assert_eq!(front.count(NewOrder), 1);
+}
+
+#[tokio::test]
+async fn an_order_of_another_profile_than_was_asked_for_is_not_finished() {
+    let profiles = vec![("classic".to_owned(), 90 * 86_400), ("shortlived".to_owned(), 160 * 3_600)];
+    let pebble = Pebble::start(PebbleOptions { profiles, ..PebbleOptions::default() }).await;
+    let front = CaFront::start(&pebble);
+    let wanted = Request { profile: Some(short_lived(IfMissing::Refuse)), ..request(&["www.example.com"]) };
+    front.inject(NewOrder, 1, Fault::rewritten(|value| value["profile"] = "classic".into()));
+    let (reason, _, _) = refused(issuer_behind(&front, standalone(&pebble)).issue(&wanted, &HeldLease::new()).await);
+    assert!(reason.contains("asked for another profile") && reason.contains("\"classic\""), "{reason}");
+    assert_eq!(pebble.issued(), 0);
 }
 
 #[tokio::test]

@@ -75,6 +75,11 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         ":2:12: [datastore] election: there is no election \"best-efort\"",
         "did you mean \"best-effort\"?",
     ),
+    (
+        "[[site]]\nname = \"a.example\"\nprofile_fallback = true",
+        ":3:20: [[site]] profile_fallback: there is no profile to fall back from",
+        "add profile = \"tlsserver\", or remove it",
+    ),
     // Types
     (
         "[site]\nname = \"a.example\"",
