@@ -167,6 +167,9 @@ pub(super) fn issuers(
                         Some(solver) => Arc::clone(solver),
                         None => Arc::clone(solvers.entry(solver_name).or_insert(solver(settings, solver_name)?)),
                     };
+                    if let Some(limit) = acme.weekly_limit {
+                        issuers.limit_weekly(name, limit);
+                    }
                     acme_issuer(name, acme, solver, store, seal)?
                 }
                 Some(IssuerSettings::LocalCa { lifetime }) => {

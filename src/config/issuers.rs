@@ -15,7 +15,7 @@ use crate::domain::policy::MANUAL;
 use crate::domain::site::Lineage;
 
 /// The keys of `[issuer.NAME]`.
-pub(super) const KEYS: &[&str] = &["kind", "directory", "trust", "chain_trust", "eab", "contact", "staging", "lifetime"];
+pub(super) const KEYS: &[&str] = &["kind", "directory", "trust", "chain_trust", "eab", "contact", "staging", "weekly_limit", "lifetime"];
 
 /// The keys of `eab`.
 pub(super) const EAB_KEYS: &[&str] = &["kid", "hmac_key"];
@@ -28,6 +28,9 @@ pub(super) const DEFAULT: &str = "letsencrypt";
 
 /// How long leaves of the local CA and self-signed certificates live unless told otherwise: as long as those of public CAs do.
 pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(90 * DAY);
+
+/// A limit beyond this is none.
+const MOST_WEEKLY: u32 = 10_000;
 
 /// No leaf outlives the ten years of the local CA's root.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(3_650 * DAY);
@@ -64,6 +67,8 @@ pub struct AcmeSettings {
     pub lineage: Lineage,
     /// The mail address that the CA is told.
     pub contact: Option<String>,
+    /// How many certificates for exactly the same identifiers it gives in seven days, one at a time again; `None`: nobody counts here.
+    pub weekly_limit: Option<u32>,
 }
 
 /// What a CA hands out to bind ACME accounts to (RFC 8555 section 7.3.4).
@@ -92,6 +97,8 @@ struct Known {
     lineage: Lineage,
     /// Where to get the external account binding that the CA insists on.
     eab_from: Option<&'static str>,
+    /// How many certificates for exactly the same identifiers it gives in seven days.
+    weekly_limit: Option<u32>,
 }
 
 /// The directories of public CAs, as the CAs give them:
@@ -101,32 +108,45 @@ struct Known {
 /// - SSL.com: <https://www.ssl.com/guide/ssl-tls-certificate-issuance-and-revocation-with-acme/>; the directory for ECDSA keys. For RSA
 ///   keys it has <https://acme.ssl.com/sslcom-dv-rsa>.
 ///
+/// How many certificates Let's Encrypt gives for the same identifiers: <https://letsencrypt.org/docs/rate-limits/>. Of the others no such
+/// number was found.
+///
 /// All of them stand side by side at <https://go-acme.github.io/lego/advanced/caservers/>.
 const KNOWN: &[Known] = &[
-    Known { name: "letsencrypt", directory: "https://acme-v02.api.letsencrypt.org/directory", lineage: Lineage::Live, eab_from: None },
+    Known {
+        name: "letsencrypt",
+        directory: "https://acme-v02.api.letsencrypt.org/directory",
+        lineage: Lineage::Live,
+        eab_from: None,
+        weekly_limit: Some(5),
+    },
     Known {
         name: "letsencrypt-staging",
         directory: "https://acme-staging-v02.api.letsencrypt.org/directory",
         lineage: Lineage::Staging,
         eab_from: None,
+        weekly_limit: None,
     },
     Known {
         name: "zerossl",
         directory: "https://acme.zerossl.com/v2/DV90",
         lineage: Lineage::Live,
         eab_from: Some("https://app.zerossl.com/developer"),
+        weekly_limit: None,
     },
     Known {
         name: "google",
         directory: "https://dv.acme-v02.api.pki.goog/directory",
         lineage: Lineage::Live,
         eab_from: Some("`gcloud publicca external-account-keys create`"),
+        weekly_limit: None,
     },
     Known {
         name: "sslcom",
         directory: "https://acme.ssl.com/sslcom-dv-ecc",
         lineage: Lineage::Live,
         eab_from: Some("the API credentials page of your SSL.com account"),
+        weekly_limit: None,
     },
 ];
 
@@ -171,6 +191,7 @@ fn built_in(contact: Option<&str>) -> BTreeMap<String, IssuerSettings> {
             eab: None,
             lineage: known.lineage,
             contact: contact.map(str::to_owned),
+            weekly_limit: known.weekly_limit,
         };
         issuers.insert(known.name.to_owned(), IssuerSettings::Acme(Box::new(settings)));
     }
@@ -226,7 +247,10 @@ fn read_one(
 }
 
 fn acme(table: &Table<'_>, built_in: Option<IssuerSettings>, contact: Option<&str>, base: &Base) -> Result<AcmeSettings, ConfigError> {
-    table.only(&["kind", "directory", "trust", "chain_trust", "eab", "contact", "staging"], "an ACME issuer; its CA decides")?;
+    table.only(
+        &["kind", "directory", "trust", "chain_trust", "eab", "contact", "staging", "weekly_limit"],
+        "an ACME issuer; its CA decides",
+    )?;
     let inherited = match built_in {
         Some(IssuerSettings::Acme(inherited)) => Some(*inherited),
         _ => None,
@@ -236,6 +260,10 @@ fn acme(table: &Table<'_>, built_in: Option<IssuerSettings>, contact: Option<&st
         (None, Some(inherited)) => inherited.directory.clone(),
         (None, None) => directory_url(&table.require("directory", "directory = \"https://…\", the URL of the CA's ACME directory")?)?,
     };
+    let own_limit = table.get("weekly_limit").map(|field| field.count(1..=MOST_WEEKLY)).transpose()?;
+    // A number that a public CA publishes says nothing about what answers at another URL.
+    let same = inherited.as_ref().filter(|inherited| inherited.directory == directory);
+    let weekly_limit = own_limit.or_else(|| same.and_then(|inherited| inherited.weekly_limit));
     let lineage = match table.get("staging").map(|field| field.boolean()).transpose()? {
         Some(true) => Lineage::Staging,
         Some(false) => Lineage::Live,
@@ -249,6 +277,7 @@ fn acme(table: &Table<'_>, built_in: Option<IssuerSettings>, contact: Option<&st
         eab: table.get("eab").map(|field| eab(&field, base)).transpose()?,
         lineage,
         contact: own_contact.or_else(|| contact.map(str::to_owned)),
+        weekly_limit,
     })
 }
 

@@ -227,6 +227,15 @@ impl<'a> Field<'a> {
         if text.contains('\0') { Err(self.rejected("it holds a NUL character", "no argument can")) } else { Ok(text) }
     }
 
+    pub(super) fn count(&self, range: RangeInclusive<u32>) -> Result<u32, ConfigError> {
+        let value = self.value.get_ref().as_integer().and_then(|value| i64::from_str_radix(value.as_str(), value.radix()).ok());
+        let value = value.ok_or_else(|| self.wrong_type("a number", format!("write {} = {}, without quotes", self.key, range.start())))?;
+        let fits = u32::try_from(value).ok().filter(|value| range.contains(value));
+        fits.ok_or_else(|| {
+            self.rejected(format!("{value} is out of range"), format!("write a number from {} to {}", range.start(), range.end()))
+        })
+    }
+
     pub(super) fn duration(&self, range: RangeInclusive<Duration>) -> Result<Duration, ConfigError> {
         const EXAMPLES: &str = r#"write a number and a unit: "7d", "36h", "90m" or "604800s""#;
         let text = self.value.get_ref().as_str().ok_or_else(|| self.wrong_type("a duration", EXAMPLES))?;

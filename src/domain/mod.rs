@@ -4,6 +4,7 @@
 //! to them. That is what lets every rule be tested in microseconds, and lets a plan be printed instead of executed.
 
 pub mod attention;
+pub mod budget;
 pub mod bundle;
 pub mod candidacy;
 pub mod certificate;

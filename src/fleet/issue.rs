@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::Fleet;
+use super::budget::Ordered;
 use super::bundle_object::{self, Opened, Origin};
 use super::election::{Candidacy, Candidate};
 use super::gather::{Gathered, SiteWanted};
@@ -89,7 +90,14 @@ impl Fleet {
             self.give_back(site, lease).await;
             return Err(error.into());
         }
-        let asked = match self.ask(commission, &lease, patience).await {
+        let ordered = match self.ordered_lately(commission).await {
+            Ok(ordered) => ordered,
+            Err(error) => {
+                self.give_back(site, lease).await;
+                return Err(error.into());
+            }
+        };
+        let asked = match self.ask(commission, &lease, patience, &ordered).await {
             // An issuer that refuses may refuse what a successor has finished by now, and that is no failure of the fleet's.
             Ok(asked) if asked.made.is_none() && lease.is_superseded().await? => Err(Stopped::Lease(lease.taken_over())),
             asked => asked,
@@ -141,7 +149,7 @@ impl Fleet {
     }
 
     /// Asks the issuers in order until one delivers.
-    async fn ask(&self, commission: &Commission<'_>, lease: &HeldLease, patience: Patience) -> Result<Asked, Stopped> {
+    async fn ask(&self, commission: &Commission<'_>, lease: &HeldLease, patience: Patience, ordered: &[Ordered]) -> Result<Asked, Stopped> {
         let site = &commission.wanted.site;
         let clock = commission.snapshot.clock();
         let now = clock.now();
@@ -160,6 +168,18 @@ impl Fleet {
             if let Some(early) = early.filter(|_| patience == Patience::Obeyed) {
                 asked.passed_over.push(early.clone());
                 continue;
+            }
+            // What was ordered already is only fetched.
+            let resumes = !self.unfinished(site, name, &wanted(site), &earlier).is_empty();
+            if let Some(over) = self.over_budget(site, name, ordered, now).filter(|_| !resumes) {
+                if patience == Patience::Obeyed {
+                    let (reason, retry_at) = (format!("it was not asked: {over}"), whole_seconds(over.until));
+                    asked.hint =
+                        format!("`certfleet ensure --force {}` asks all the same, and may use up what is left", site.name.in_shell());
+                    asked.passed_over.push(PassedOver { issuer: name.to_owned(), reason, retry_at });
+                    continue;
+                }
+                self.progress.warning(&format!("{}: {name} may refuse: {over}", site.name));
             }
             match self.ask_one(site, name, clock, &earlier, lease).await {
                 Ok((bundle, class)) => {

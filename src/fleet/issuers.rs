@@ -41,7 +41,10 @@ pub enum Anchors {
 
 /// The issuers of a configuration, by name and by the solver that a site has them use.
 #[derive(Clone, Debug, Default)]
-pub struct Issuers(BTreeMap<(String, Option<String>), NamedIssuer>);
+pub struct Issuers {
+    named: BTreeMap<(String, Option<String>), NamedIssuer>,
+    weekly_limits: BTreeMap<String, u32>,
+}
 
 impl Anchors {
     /// Whether a bundle leads where it must; the reason if not.
@@ -71,12 +74,22 @@ impl Anchors {
 impl Issuers {
     /// Adds an issuer for a site, and for every other site with the same solver.
     pub fn add(&mut self, site: &Site, name: &str, issuer: NamedIssuer) {
-        self.0.insert((name.to_owned(), site.solver.clone()), issuer);
+        self.named.insert((name.to_owned(), site.solver.clone()), issuer);
     }
 
     /// The issuer of that name, as the site uses it.
     pub fn get(&self, site: &Site, name: &str) -> Option<&NamedIssuer> {
-        self.0.get(&(name.to_owned(), site.solver.clone()))
+        self.named.get(&(name.to_owned(), site.solver.clone()))
+    }
+
+    /// Notes that an issuer gives no more than `limit` certificates for the same identifiers in seven days.
+    pub fn limit_weekly(&mut self, name: &str, limit: u32) {
+        self.weekly_limits.insert(name.to_owned(), limit);
+    }
+
+    /// How many certificates for the same identifiers an issuer gives in seven days, where it is known to count.
+    pub fn weekly_limit(&self, name: &str) -> Option<u32> {
+        self.weekly_limits.get(name).copied()
     }
 
     /// Whether the issuer that the site prefers can be asked on this machine. Where it cannot, another machine renews: a lesser issuer

@@ -15,6 +15,7 @@ use crate::domain::record::Holder;
 
 pub mod accounts;
 pub mod agent;
+mod budget;
 pub mod bundle_object;
 pub mod delivery;
 pub mod doctor;

@@ -9,6 +9,7 @@ use crate::support::machine::Machine;
 use crate::support::pebble::Pebble;
 use crate::support::s3_in_process::InProcessS3;
 
+mod budget;
 mod ca;
 mod configuration;
 mod disk;

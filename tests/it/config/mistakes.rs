@@ -80,6 +80,11 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         ":3:20: [[site]] profile_fallback: there is no profile to fall back from",
         "add profile = \"tlsserver\", or remove it",
     ),
+    (
+        "[issuer.x]\nkind = \"acme\"\ndirectory = \"https://ca.example/d\"\nweekly_limit = 0",
+        ":4:16: [issuer.x] weekly_limit: 0 is out of range",
+        "write a number from 1 to 10000",
+    ),
     // Types
     (
         "[site]\nname = \"a.example\"",
