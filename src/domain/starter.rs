@@ -108,7 +108,9 @@ enum Part {
     Step(u64),
     /// One.
     One,
-    /// Several, or what is not understood.
+    /// These, in order.
+    Several(Vec<u64>),
+    /// What is not understood.
     Other,
 }
 
@@ -117,9 +119,10 @@ fn by_time(minute: &Part, hour: &Part) -> Every {
         (Part::All, Part::All) => known(MINUTE),
         (Part::Step(minutes), Part::All) => known(minutes * MINUTE),
         // Several minutes of an hour are an hour apart at most.
-        (Part::One | Part::Other, Part::All) => known(HOUR),
+        (Part::One | Part::Several(_) | Part::Other, Part::All) => known(HOUR),
         (_, Part::Step(hours)) => known(hours * HOUR),
         (_, Part::One) => known(DAY),
+        (_, Part::Several(hours)) => known(longest_gap(hours) * HOUR),
         (_, Part::Other) => Every::Unknown,
     }
 }
@@ -129,8 +132,20 @@ fn step(field: &str) -> Part {
         ("*", _) => Part::All,
         (_, Some(("*" | "0" | "00", every))) => number(every).filter(|every| (1..=60).contains(every)).map_or(Part::Other, Part::Step),
         _ if number(field).is_some() => Part::One,
-        _ => Part::Other,
+        _ => several(field).map_or(Part::Other, Part::Several),
     }
+}
+
+fn several(field: &str) -> Option<Vec<u64>> {
+    let mut numbers = field.split(',').map(number).collect::<Option<Vec<_>>>()?;
+    numbers.sort_unstable();
+    Some(numbers)
+}
+
+/// Between two of these hours of the day, over midnight too.
+fn longest_gap(hours: &[u64]) -> u64 {
+    let over_midnight = hours.first().zip(hours.last()).map(|(first, last)| (24 + first).saturating_sub(*last));
+    hours.windows(2).map(|two| two[1] - two[0]).chain(over_midnight).max().unwrap_or(24)
 }
 
 fn number(text: &str) -> Option<u64> {
@@ -206,6 +221,9 @@ mod tests {
         for (text, expected) in [
             ("[Timer]\nOnCalendar=*:17\nPersistent=true\n", known(HOUR)),
             ("OnCalendar=03:17\n", known(DAY)),
+            ("OnCalendar=03,15:17\n", known(12 * HOUR)),
+            ("OnCalendar=*-*-* 22,4,8:00:00\n", known(14 * HOUR)),
+            ("OnCalendar=03,x:17\n", Every::Unknown),
             ("OnCalendar = *-*-* 00/6:00:00\n", known(6 * HOUR)),
             ("OnCalendar=*:0/10\n", known(10 * MINUTE)),
             ("OnCalendar=hourly\nOnCalendar=daily\n", known(HOUR)),
@@ -226,7 +244,7 @@ mod tests {
     #[test]
     fn what_certfleet_installs_is_understood() {
         use crate::domain::schedule::Schedule;
-        for (role, every) in [(MachineRole::Webserver, known(HOUR)), (MachineRole::BuildMachine, known(DAY))] {
+        for (role, every) in [(MachineRole::Webserver, known(HOUR)), (MachineRole::BuildMachine, known(12 * HOUR))] {
             let schedule = Schedule {
                 role,
                 program: "/usr/local/bin/certfleet".into(),

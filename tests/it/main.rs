@@ -23,6 +23,7 @@ mod rotation;
 mod s3;
 mod schedule;
 mod secrets;
+mod short_lives;
 mod solver;
 mod ssl_root;
 mod status;
