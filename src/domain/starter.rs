@@ -199,7 +199,7 @@ mod tests {
             ("0 */6 * * * cd /srv && ./certfleet agent", vec![known(6 * HOUR)]),
             ("0 3 * * 0 certfleet agent", vec![known(7 * DAY)]),
             ("0 3 1 * * certfleet agent", vec![known(31 * DAY)]),
-            ("0 3,15 * * * certfleet agent", vec![Every::Unknown]),
+            ("0 3,15 * * * certfleet agent", vec![known(12 * HOUR)]),
             ("@daily certfleet agent", vec![known(DAY)]),
             ("@reboot certfleet agent", vec![Every::Unknown]),
             ("# 17 * * * * certfleet agent", vec![]),
