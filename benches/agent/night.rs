@@ -71,7 +71,7 @@ fn node(name: &str, bucket: &Bucket, pebble: &Pebble) -> Machine {
         "contact = \"ops@example.test\"\n[[site]]\nname = \"{SITE}\"\nidentifiers = [\"{SITE}\"]\nissuers = [\"pebble\"]\nsolver = \"web\"\n\
          [[target]]\nkind = \"files\"\nssl_root = \"ssl\"\n[agent]\nnode = \"{name}\"\n\
          [issuer.pebble]\nkind = \"acme\"\ndirectory = \"{}\"\ntrust = \"tls.pem\"\nchain_trust = \"root.pem\"\n\
-         [solver.web]\nkind = \"http-01\"\nmode = \"standalone\"\nlisten = \"127.0.0.1:{}\"\n{store}",
+         [solver.web]\nkind = \"http-01\"\nmode = \"standalone\"\ncheck = \"off\"\nlisten = \"127.0.0.1:{}\"\n{store}",
         pebble.directory_url(),
         pebble.http_port
     ));

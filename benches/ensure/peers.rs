@@ -124,7 +124,7 @@ impl Clients {
     fn new(url: String, root_pem: &str, pebble: &Pebble, directory: &Path) -> Self {
         let solvers = [
             format!("mode = \"webroot\"\npath = \"{}\"\n", directory.display()),
-            format!("mode = \"standalone\"\nlisten = \"127.0.0.1:{}\"\n", pebble.http_port),
+            format!("mode = \"standalone\"\ncheck = \"off\"\nlisten = \"127.0.0.1:{}\"\n", pebble.http_port),
         ];
         let [webroot, standalone] = solvers.map(|solver| {
             let machine = Machine::new(&format!(

@@ -20,6 +20,7 @@ pub fn check(data: &[u8]) -> Verdict {
         Listed::Candidacy(site, generation, attempt, run) => Some(ObjectKey::candidacy(&site, generation, attempt, &run)),
         Listed::Manifest => Some(ObjectKey::manifest()),
         Listed::Node(node) => ObjectKey::node(&node),
+        Listed::Challenge(token) => ObjectKey::challenge(&token),
         Listed::Probe => Some(key.clone()),
         Listed::Other => return Verdict::Refused,
     };

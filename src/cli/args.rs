@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::domain::schedule::MachineRole;
+use crate::domain::snippet::Server;
 
 /// One TLS certificate per site, one renewal per fleet, one bucket between them.
 #[derive(Debug, Parser)]
@@ -74,6 +75,8 @@ pub(super) enum Command {
     Push(Push),
     /// Print, or install, the timer for this machine: cron or systemd
     Schedule(Schedule),
+    /// Print what to paste into a web server's configuration: the answer to challenges, and the lines of the certificate
+    Snippet(Snippet),
 }
 
 /// `certfleet agent`
@@ -231,6 +234,47 @@ pub(super) struct Schedule {
     /// What this machine is [default: a webserver where the configuration has a `[[target]]`]
     #[arg(long = "for", value_name = "ROLE")]
     pub(super) role: Option<Role>,
+}
+
+/// `certfleet snippet`
+#[derive(Args, Debug)]
+pub(super) struct Snippet {
+    /// The server
+    #[arg(value_name = "SERVER")]
+    pub(super) server: WebServer,
+    /// The site, by name
+    #[arg(value_name = "SITE")]
+    pub(super) site: String,
+    /// Open the fleet's account at the CA first, if there is none yet: stateless answers hold its thumbprint
+    #[arg(long)]
+    pub(super) open_account: bool,
+}
+
+/// The servers whose configuration is known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum WebServer {
+    /// nginx
+    Nginx,
+    /// The Apache HTTP server
+    Apache,
+    /// lighttpd
+    Lighttpd,
+    /// HAProxy
+    Haproxy,
+    /// Caddy
+    Caddy,
+}
+
+impl From<WebServer> for Server {
+    fn from(server: WebServer) -> Self {
+        match server {
+            WebServer::Nginx => Self::Nginx,
+            WebServer::Apache => Self::Apache,
+            WebServer::Lighttpd => Self::Lighttpd,
+            WebServer::Haproxy => Self::Haproxy,
+            WebServer::Caddy => Self::Caddy,
+        }
+    }
 }
 
 /// What a machine is to the fleet.

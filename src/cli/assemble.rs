@@ -12,8 +12,8 @@ use super::console::Console;
 use super::exit::Exit;
 use super::failure::Failure;
 use crate::config::{
-    self, AcmeSettings, ConfigError, Election, IdentitySource, IssuerSettings, Location, Program, S3Settings, Seal as SealSetting, Secret,
-    Settings, SolverSettings, Sources,
+    self, AcmeSettings, ConfigError, Election, Http01Settings, HttpAnswer, HttpCheck, IdentitySource, IssuerSettings, Location, Program,
+    S3Settings, Seal as SealSetting, Secret, Settings, SolverSettings, Sources,
 };
 use crate::datastore::Datastore;
 use crate::datastore::directory::DirectoryDatastore;
@@ -23,6 +23,7 @@ use crate::domain::record::{ExclusiveCreate, Holder, IssuerClass, Manifest};
 use crate::domain::site::{Lineage, Site};
 use crate::domain::trust::Trust;
 use crate::fleet::accounts::StoredAccount;
+use crate::fleet::challenges::PublicAnswers;
 use crate::fleet::identity::{IdentityPlace, SealWanted};
 use crate::fleet::issuers::{Anchors, Issuers, NamedIssuer};
 use crate::fleet::place::{Place, spool_in};
@@ -33,8 +34,13 @@ use crate::issuer::Issuer;
 use crate::issuer::acme::{AcmeIssuer, AcmeOptions, ExternalAccount};
 use crate::issuer::local_ca::{self, LocalCaIssuer, LocalCaOptions};
 use crate::issuer::self_signed::SelfSigned;
+use crate::solver::confirm::Confirmed;
+use crate::solver::look::Place as Sighted;
+use crate::solver::redirect::Redirect;
 use crate::solver::script::Script;
 use crate::solver::standalone::Standalone;
+use crate::solver::stateless::Stateless;
+use crate::solver::tls_alpn::TlsAlpn;
 use crate::solver::webroot::Webroot;
 use crate::solver::{ChallengeKind, Solver, SolverError};
 use crate::system::error_chain::in_full;
@@ -165,7 +171,7 @@ pub(super) fn issuers(
                     let solver_name = site.solver.as_deref().unwrap_or_default();
                     let solver = match solvers.get(solver_name) {
                         Some(solver) => Arc::clone(solver),
-                        None => Arc::clone(solvers.entry(solver_name).or_insert(solver(settings, solver_name)?)),
+                        None => Arc::clone(solvers.entry(solver_name).or_insert(solver(settings, solver_name, store)?)),
                     };
                     if let Some(limit) = acme.weekly_limit {
                         issuers.limit_weekly(name, limit);
@@ -248,32 +254,52 @@ fn acme_anchors(name: &str, acme: &AcmeSettings) -> Result<Anchors, Failure> {
     })
 }
 
-/// A solver. Its secrets and files are read.
-pub(super) fn solver(settings: &Settings, name: &str) -> Result<Arc<dyn Solver>, Failure> {
-    let refused = |error: SolverError| Failure::new(&error, error.hint.clone(), Exit::Usage);
-    let program = |program: &Program, kind| -> Result<Arc<dyn Solver>, Failure> {
-        let script = match program {
-            Program::Script { name, credentials } => {
-                let folder = match kind {
-                    ChallengeKind::Dns01 => "dns",
-                    ChallengeKind::Http01 => "http",
-                };
-                Script::load(&settings.providerscripts.join(folder).join(name), kind, secrets(credentials)?)
-            }
-            Program::Hooks { present, cleanup, credentials } => {
-                let credentials = secrets(credentials)?;
-                Script::from_hooks(kind, present.clone(), cleanup.clone()).and_then(|script| script.with_credentials(credentials))
-            }
-        };
-        Ok(Arc::new(script.map_err(refused)?))
-    };
+/// A solver. Its secrets and files are read; `store` is for those whose answers lie there.
+pub(super) fn solver(settings: &Settings, name: &str, store: &Arc<dyn Datastore>) -> Result<Arc<dyn Solver>, Failure> {
     match settings.solvers.get(name) {
         None => Err(Failure::usage(format!("there is no solver {name:?}"), "add a [solver] table for it")),
-        Some(SolverSettings::Standalone { listen }) => Ok(Arc::new(Standalone::new(*listen))),
-        Some(SolverSettings::Webroot { path }) => Ok(Arc::new(Webroot::new(path.clone()))),
-        Some(SolverSettings::Http01Program(settings)) => program(settings, ChallengeKind::Http01),
-        Some(SolverSettings::Dns01Program(settings)) => program(settings, ChallengeKind::Dns01),
+        Some(SolverSettings::Http01(http)) => http_01(settings, http, store),
+        Some(SolverSettings::TlsAlpn01 { listen }) => Ok(Arc::new(TlsAlpn::new(*listen))),
+        Some(SolverSettings::Dns01Program(named)) => program(settings, named, ChallengeKind::Dns01),
     }
+}
+
+fn http_01(settings: &Settings, http: &Http01Settings, store: &Arc<dyn Datastore>) -> Result<Arc<dyn Solver>, Failure> {
+    let solver: Arc<dyn Solver> = match &http.answer {
+        HttpAnswer::Standalone { listen } => Arc::new(Standalone::new(*listen)),
+        HttpAnswer::Webroot { path } => Arc::new(Webroot::new(path.clone())),
+        HttpAnswer::Stateless => Arc::new(Stateless),
+        HttpAnswer::Redirect { .. } => Arc::new(Redirect::new(Arc::new(PublicAnswers::new(Arc::clone(store))))),
+        HttpAnswer::Program(named) => program(settings, named, ChallengeKind::Http01)?,
+    };
+    Ok(match sighted(http.check) {
+        Some(place) => Arc::new(Confirmed::new(solver, place)),
+        None => solver,
+    })
+}
+
+/// Where an http-01 answer is looked for.
+pub(super) fn sighted(check: HttpCheck) -> Option<Sighted> {
+    match check {
+        HttpCheck::System => Some(Sighted::Resolver),
+        HttpCheck::At(address) => Some(Sighted::At(address)),
+        HttpCheck::Off => None,
+    }
+}
+
+fn program(settings: &Settings, program: &Program, kind: ChallengeKind) -> Result<Arc<dyn Solver>, Failure> {
+    let script = match program {
+        Program::Script { name, credentials } => {
+            let folder = if kind == ChallengeKind::Dns01 { "dns" } else { "http" };
+            Script::load(&settings.providerscripts.join(folder).join(name), kind, secrets(credentials)?)
+        }
+        Program::Hooks { present, cleanup, credentials } => {
+            let credentials = secrets(credentials)?;
+            Script::from_hooks(kind, present.clone(), cleanup.clone()).and_then(|script| script.with_credentials(credentials))
+        }
+    };
+    let script = script.map_err(|error: SolverError| Failure::new(&error, error.hint.clone(), Exit::Usage))?;
+    Ok(Arc::new(script))
 }
 
 /// Credentials, each resolved.

@@ -28,6 +28,7 @@ mod rollback;
 mod schedule;
 mod session;
 mod show;
+mod snippet;
 mod status;
 mod supplied;
 mod table;
@@ -83,6 +84,7 @@ async fn run(arguments: &Arguments, console: &Arc<Console>) -> Result<Exit, Fail
         Command::Push(push) => push::run(arguments, push, console).await,
         Command::Schedule(schedule) => schedule::run(arguments, schedule, console).await,
         Command::Show(show) => show::run(arguments, show, console).await,
+        Command::Snippet(snippet) => snippet::run(arguments, snippet, console).await,
         Command::Status => status::run(arguments, console).await,
     }
 }

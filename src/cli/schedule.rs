@@ -11,7 +11,7 @@ use super::assemble;
 use super::console::Console;
 use super::exit::Exit;
 use super::failure::Failure;
-use crate::config::{IdentitySource, IssuerSettings, Location, Origin, Secret, Settings, SolverSettings, TargetKind};
+use crate::config::{HttpAnswer, IdentitySource, IssuerSettings, Location, Origin, Secret, Settings, SolverSettings, TargetKind};
 use crate::domain::schedule::{MachineRole, Presence, Schedule, ScheduleFile, Unwritable, Written};
 use crate::fleet::progress::Progress as _;
 use crate::fleet::schedule::{self as fleet_schedule, Change, Placed, ScheduleError};
@@ -204,7 +204,11 @@ fn runs_programs_of_others(settings: &Settings, role: MachineRole) -> bool {
         IssuerSettings::LocalCa { .. } | IssuerSettings::SelfSigned { .. } => None,
     });
     let store = store.into_iter().flat_map(|pair| [&pair.access_key, &pair.secret_key]);
-    let solves = |solver: &SolverSettings| matches!(solver, SolverSettings::Http01Program(_) | SolverSettings::Dns01Program(_));
+    let solves = |solver: &SolverSettings| match solver {
+        SolverSettings::Http01(http) => matches!(http.answer, HttpAnswer::Program(_)),
+        SolverSettings::Dns01Program(_) => true,
+        SolverSettings::TlsAlpn01 { .. } => false,
+    };
     identity.into_iter().chain(store).chain(accounts).any(Secret::is_printed)
         || settings.solvers.values().any(solves)
         || role == MachineRole::Webserver && settings.targets.iter().any(|target| target.script.is_some())
@@ -228,7 +232,9 @@ fn written(settings: &Settings, role: MachineRole) -> Vec<Written> {
         written.push(needed(path, "the datastore"));
     }
     for solver in settings.solvers.values() {
-        if let SolverSettings::Webroot { path } = solver {
+        if let SolverSettings::Http01(http) = solver
+            && let HttpAnswer::Webroot { path } = &http.answer
+        {
             written.push(Written { path: path.clone(), what: "answers to http-01 challenges", presence: Presence::Optional });
         }
     }

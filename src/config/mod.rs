@@ -25,7 +25,7 @@ pub use error::{ConfigError, Place, Setting};
 pub use issuers::{AcmeSettings, DEFAULT_LIFETIME, EabSettings, IssuerSettings};
 pub use secret::{IdentitySource, Secret};
 pub use settings::{AgentSettings, Origin, Role, Settings};
-pub use solvers::{Program, SolverSettings};
+pub use solvers::{Http01Settings, HttpAnswer, HttpCheck, Program, SolverSettings};
 pub use targets::{CommandSetting, ScriptSettings, TargetKind, TargetSettings, Wanted};
 
 use toml::de::DeTable;

@@ -189,17 +189,30 @@ fn check_challenges(table: &Table<'_>, site: &Site, known: &Known<'_>) -> Result
             return Err(site_problem(table, site, &format!("the issuer {name:?} needs a solver, and none is named"), hint));
         };
         check_reach(table, site, solver)?;
+        check_thumbprints(table, site, solver, known)?;
     }
     Ok(())
 }
 
-/// Which challenges can prove which identifiers: none of the DNS an address (RFC 8738 section 7), none of port 80 a wildcard (CA/Browser
-/// Forum Baseline Requirements section 3.2.2.4.19).
+/// A server that answers by itself does not learn which CA asks, and the accounts at two CAs have a key each.
+fn check_thumbprints(table: &Table<'_>, site: &Site, solver: &SolverSettings, known: &Known<'_>) -> Result<(), ConfigError> {
+    let is_acme = |name: &&String| matches!(known.issuers.get(*name), Some(IssuerSettings::Acme(_)));
+    let names: Vec<_> = site.issuers.iter().filter(is_acme).map(String::as_str).collect();
+    if !solver.is_stateless() || names.len() < 2 {
+        return Ok(());
+    }
+    let why = format!("a stateless answer holds the thumbprint of one account, and the fleet has one at each of {}", names.join(", "));
+    let hint = "keep one ACME issuer, or answer in another way: mode = \"redirect\" serves any number";
+    Err(site_problem(table, site, &why, hint))
+}
+
+/// Which challenges can prove which identifiers: none of the DNS an address (RFC 8738 section 7), none of ports 80 and 443 a wildcard
+/// (CA/Browser Forum Baseline Requirements sections 3.2.2.4.19 and 3.2.2.4.20).
 fn check_reach(table: &Table<'_>, site: &Site, solver: &SolverSettings) -> Result<(), ConfigError> {
     for identifier in &site.identifiers {
         let (challenge, other) = match identifier {
-            Identifier::Wildcard(_) if !solver.is_dns() => ("http-01", "dns-01"),
-            Identifier::Ip(_) if solver.is_dns() => ("dns-01", "http-01"),
+            Identifier::Wildcard(_) if !solver.is_dns() => (solver.kind(), "dns-01"),
+            Identifier::Ip(_) if solver.is_dns() => (solver.kind(), "http-01 or tls-alpn-01"),
             _ => continue,
         };
         let why = format!("{identifier} cannot be proven by a solver of kind {challenge}");

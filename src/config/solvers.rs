@@ -1,35 +1,30 @@
 //! `[solver.NAME]`: who answers the challenges of ACME issuers.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 
 use super::error::ConfigError;
 use super::paths::{Base, is_name};
 use super::read::{Choice, Field, Table};
 use super::secret::Secret;
 
-/// The keys of `[solver.NAME]`.
-pub(super) const KEYS: &[&str] = &["kind", "mode", "listen", "path", "provider", "credentials", "present", "cleanup"];
+mod http;
 
-/// The port that CAs ask for http-01 answers at (RFC 8555 section 8.3), on every address of the machine.
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 80);
+pub use http::{Http01Settings, HttpAnswer, HttpCheck};
+
+/// The keys of `[solver.NAME]`.
+pub(super) const KEYS: &[&str] = &["kind", "mode", "check", "listen", "path", "url", "provider", "credentials", "present", "cleanup"];
 
 /// Answers challenges.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SolverSettings {
-    /// http-01: a server of our own, for as long as it takes.
-    Standalone {
+    /// http-01: a file on port 80.
+    Http01(Http01Settings),
+    /// tls-alpn-01: a server of our own on port 443, for as long as it takes.
+    TlsAlpn01 {
         /// What it listens at. `[::]` stands for every address, IPv4 included.
         listen: SocketAddr,
     },
-    /// http-01: files in the directory of a server that is already there.
-    Webroot {
-        /// The directory it serves as `/`.
-        path: PathBuf,
-    },
-    /// http-01: a program puts the answer where the CA will look.
-    Http01Program(Program),
     /// dns-01: a program makes the TXT record.
     Dns01Program(Program),
 }
@@ -56,9 +51,23 @@ pub enum Program {
 }
 
 impl SolverSettings {
-    /// Whether it answers at the DNS, rather than on port 80.
+    /// Whether it answers at the DNS, rather than on a port of the servers.
     pub fn is_dns(&self) -> bool {
         matches!(self, Self::Dns01Program(_))
+    }
+
+    /// Its kind of challenge, as the configuration spells it.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Http01(_) => "http-01",
+            Self::TlsAlpn01 { .. } => "tls-alpn-01",
+            Self::Dns01Program(_) => "dns-01",
+        }
+    }
+
+    /// Whether the servers answer by themselves, with the one thumbprint that their configuration has.
+    pub(super) fn is_stateless(&self) -> bool {
+        matches!(self, Self::Http01(Http01Settings { answer: HttpAnswer::Stateless, .. }))
     }
 }
 
@@ -66,13 +75,7 @@ impl SolverSettings {
 enum Kind {
     Http01,
     Dns01,
-}
-
-#[derive(Clone, Copy)]
-enum Mode {
-    Standalone,
-    Webroot,
-    Script,
+    TlsAlpn01,
 }
 
 pub(super) fn read(field: Option<&Field<'_>>, base: &Base) -> Result<BTreeMap<String, SolverSettings>, ConfigError> {
@@ -88,40 +91,16 @@ pub(super) fn read(field: Option<&Field<'_>>, base: &Base) -> Result<BTreeMap<St
 }
 
 fn read_one(table: &Table<'_>, base: &Base) -> Result<SolverSettings, ConfigError> {
-    let kinds = Choice { what: "kind of solver", words: &[("http-01", Kind::Http01), ("dns-01", Kind::Dns01)], later: &["tls-alpn-01"] };
-    match table.require("kind", r#"kind = "http-01" or kind = "dns-01""#)?.choose(&kinds)? {
-        Kind::Http01 => http_01(table, base),
+    let words = &[("http-01", Kind::Http01), ("dns-01", Kind::Dns01), ("tls-alpn-01", Kind::TlsAlpn01)];
+    let kinds = Choice { what: "kind of solver", words, later: &[] };
+    match table.require("kind", r#"kind = "http-01", kind = "dns-01" or kind = "tls-alpn-01""#)?.choose(&kinds)? {
+        Kind::Http01 => http::http_01(table, base).map(SolverSettings::Http01),
+        Kind::TlsAlpn01 => http::tls_alpn_01(table).map(|listen| SolverSettings::TlsAlpn01 { listen }),
         Kind::Dns01 => {
             table.only(&["kind", "provider", "credentials", "present", "cleanup"], "dns-01")?;
             program(table, base).map(SolverSettings::Dns01Program)
         }
     }
-}
-
-fn http_01(table: &Table<'_>, base: &Base) -> Result<SolverSettings, ConfigError> {
-    let words = &[("standalone", Mode::Standalone), ("webroot", Mode::Webroot), ("script", Mode::Script)];
-    let modes = Choice { what: "mode", words, later: &["stateless", "redirect"] };
-    match table.choose("mode", &modes, Mode::Standalone)? {
-        Mode::Standalone => {
-            table.only(&["kind", "mode", "listen"], r#"mode "standalone""#)?;
-            let listen = table.get("listen").map_or(Ok(DEFAULT_LISTEN), |field| address(&field))?;
-            Ok(SolverSettings::Standalone { listen })
-        }
-        Mode::Webroot => {
-            table.only(&["kind", "mode", "path"], r#"mode "webroot""#)?;
-            let path = table.require("path", r#"path = "/var/www/html", the directory that the web server serves"#)?.path(base)?;
-            Ok(SolverSettings::Webroot { path })
-        }
-        Mode::Script => {
-            table.only(&["kind", "mode", "provider", "credentials", "present", "cleanup"], r#"mode "script""#)?;
-            program(table, base).map(SolverSettings::Http01Program)
-        }
-    }
-}
-
-fn address(field: &Field<'_>) -> Result<SocketAddr, ConfigError> {
-    let text = field.text()?;
-    text.parse().map_err(|_| field.rejected(format!("{text:?} is not an address with a port"), r#"write "0.0.0.0:80" or "[::]:80""#))
 }
 
 fn program(table: &Table<'_>, base: &Base) -> Result<Program, ConfigError> {

@@ -26,6 +26,7 @@ pub mod prune;
 pub mod record;
 pub mod schedule;
 pub mod site;
+pub mod snippet;
 pub mod starter;
 pub mod supplied;
 pub mod time;

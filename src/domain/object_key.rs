@@ -64,6 +64,8 @@ pub enum Listed {
     Manifest,
     /// The report of the node of that name.
     Node(String),
+    /// The answer to the http-01 challenge of that token.
+    Challenge(String),
     /// A race of creates.
     Probe,
     /// Anything else, ours or not: left alone.
@@ -100,6 +102,11 @@ impl ObjectKey {
     /// The report of a node, or `None` where the node's name could leave the prefix.
     pub fn node(name: &str) -> Option<Self> {
         is_plain_segment(name).then(|| Self(format!("nodes/{name}")))
+    }
+
+    /// The answer to the http-01 challenge of a token, or `None` where it is none.
+    pub fn challenge(token: &str) -> Option<Self> {
+        is_token(token).then(|| Self(format!("challenges/{token}")))
     }
 
     /// A key for the racing creates by which a datastore is tried; `run` is hexadecimal.
@@ -139,6 +146,7 @@ impl ObjectKey {
         match (segments.next(), segments.next(), segments.next(), segments.next()) {
             (Some("certfleet.json"), None, None, None) => Listed::Manifest,
             (Some("probes"), Some(name), None, None) if is_probe(name) => Listed::Probe,
+            (Some("challenges"), Some(token), None, None) if is_token(token) => Listed::Challenge(token.to_owned()),
             (Some("nodes"), Some(node), None, None) => Listed::Node(node.to_owned()),
             (Some("bundles"), Some(site), Some(number), None) => match (SiteName::from_file_name(site), digits(number, 10)) {
                 (Ok(site), Some(generation)) => Listed::Bundle(site, Generation(generation)),
@@ -159,6 +167,11 @@ impl fmt::Display for ObjectKey {
 fn is_plain_segment(segment: &str) -> bool {
     let dots = segment == "." || segment == "..";
     !segment.is_empty() && !dots && segment.len() <= 255 && segment.chars().all(|c| !c.is_control() && c != '/' && c != '\\')
+}
+
+/// Whether it is base64url and nothing else (RFC 8555 section 8.3).
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 255 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
 /// A lease, or a candidacy for one.

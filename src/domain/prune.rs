@@ -54,6 +54,8 @@ pub enum Needless {
     OldProbe,
     /// The report of a node that has vanished.
     VanishedNode,
+    /// The answer to a challenge that no CA looks at any more.
+    OldChallenge,
 }
 
 impl Needless {
@@ -64,6 +66,7 @@ impl Needless {
             Self::OldLease => "old-lease",
             Self::OldProbe => "old-probe",
             Self::VanishedNode => "vanished-node",
+            Self::OldChallenge => "old-challenge",
         }
     }
 }
@@ -90,6 +93,7 @@ pub fn prune(inventory: &Inventory, retention: Retention) -> PrunePlan {
             highest.is_some_and(|highest| generation <= *highest).then_some(Needless::OldLease)
         }
         Listed::Probe => is_old(at).then_some(Needless::OldProbe),
+        Listed::Challenge(_) => is_old(at).then_some(Needless::OldChallenge),
         Listed::Node(name) => {
             let node = inventory.nodes.iter().find(|node| node.name == name)?;
             (inventory.now - node.last_run() > vanished_after).then_some(Needless::VanishedNode)
@@ -247,6 +251,12 @@ mod tests {
         let nodes = vec![node("ws-1", -29, vec![]), node("ws-2", -31, vec![])];
         assert_eq!(plan(3, &objects, nodes), ["nodes/ws-2 vanished-node".to_owned(), format!("{probe} old-probe")]);
         assert!(plan(3, &[(probe.as_str(), 0)], vec![]).is_empty());
+    }
+
+    #[test]
+    fn answers_that_were_left_behind_go_after_a_day() {
+        assert_eq!(plan(3, &[("challenges/token_-1", -1)], vec![]), ["challenges/token_-1 old-challenge"]);
+        assert!(plan(3, &[("challenges/token_-1", 0), ("challenges/deep/1", -9)], vec![]).is_empty());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::seal::Seal;
 use crate::datastore::{Datastore, DatastoreError, PutMode};
 use crate::domain::object_key::ObjectKey;
 use crate::domain::record::{self, AccountRecord};
-use crate::issuer::acme::{Accounts, AccountsError};
+use crate::issuer::acme::{self, Accounts, AccountsError};
 use crate::system::error_chain::in_full;
 
 /// One issuer's account, as `accounts/<issuer>`.
@@ -24,6 +24,16 @@ impl StoredAccount {
     /// The account kept at `key`. The seal is known only after the datastore has been looked at: by then `seal` must hold it.
     pub fn new(store: Arc<dyn Datastore>, seal: Arc<OnceLock<Seal>>, key: ObjectKey) -> Self {
         Self { store, seal, key }
+    }
+
+    /// The thumbprint of the account's key, which must be one at the CA with that directory; `None` where none is kept yet.
+    pub async fn thumbprint(&self, directory: &str) -> Result<Option<String>, AccountsError> {
+        let Some(kept) = self.read().await? else { return Ok(None) };
+        acme::thumbprint(&kept, directory).map(Some).map_err(|why| AccountsError {
+            what: format!("the account {} is unusable: {why}", self.key),
+            hint: format!("give the issuer another name, or delete the object {} to have a new account opened", self.key),
+            source: None,
+        })
     }
 
     fn unreachable(&self, error: DatastoreError) -> AccountsError {

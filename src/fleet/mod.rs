@@ -17,6 +17,7 @@ pub mod accounts;
 pub mod agent;
 mod budget;
 pub mod bundle_object;
+pub mod challenges;
 pub mod delivery;
 pub mod doctor;
 pub mod election;

@@ -117,7 +117,7 @@ impl Snapshot {
                 Listed::Node(node) => {
                     seen.nodes.insert(node, entry.last_modified);
                 }
-                Listed::Probe | Listed::Other => {}
+                Listed::Probe | Listed::Challenge(_) | Listed::Other => {}
             }
         }
         Self { clock: StoreClock { then: listing.now, taken: asked }, seen: Arc::new(seen) }

@@ -8,9 +8,14 @@ use thiserror::Error;
 
 use crate::domain::identifier::Identifier;
 
+pub mod confirm;
+mod listening;
 pub mod look;
+pub mod redirect;
 pub mod script;
 pub mod standalone;
+pub mod stateless;
+pub mod tls_alpn;
 pub mod webroot;
 
 /// About how long a CA nearby takes to look at an answer and to make up its mind.
@@ -48,6 +53,8 @@ pub enum ChallengeKind {
     Dns01,
     /// A file on port 80 (RFC 8555 section 8.3).
     Http01,
+    /// A certificate in a handshake on port 443 (RFC 8737).
+    TlsAlpn01,
 }
 
 impl ChallengeKind {
@@ -56,6 +63,7 @@ impl ChallengeKind {
         match self {
             Self::Dns01 => "dns-01",
             Self::Http01 => "http-01",
+            Self::TlsAlpn01 => "tls-alpn-01",
         }
     }
 }

@@ -11,6 +11,7 @@
 //! | `CERTFLEET_IDENTIFIER` | what is being proven: `*.example.com` |
 //! | `CERTFLEET_RECORD` | dns-01: the name of the TXT record, `_acme-challenge.example.com` |
 //! | `CERTFLEET_PATH` | http-01: the path of the answer, `/.well-known/acme-challenge/…` |
+//! | `CERTFLEET_TOKEN` | the CA's token, whatever the kind of challenge |
 //! | `CERTFLEET_VALUE` | the contents of the record, or of the answer |
 //! | `CERTBOT_DOMAIN`, `CERTBOT_IDENTIFIER` | the name without a star |
 //! | `CERTBOT_VALIDATION` | the same as `CERTFLEET_VALUE` |
@@ -139,7 +140,7 @@ impl Script {
                 command = command.env("CERTFLEET_RECORD", format!("{DNS_01_LABEL}.{base}"));
                 &challenge.dns_value
             }
-            ChallengeKind::Http01 => {
+            ChallengeKind::Http01 | ChallengeKind::TlsAlpn01 => {
                 command = command.env("CERTFLEET_PATH", format!("{HTTP_01_PATH}{}", challenge.token));
                 command = command.env("CERTBOT_TOKEN", &challenge.token);
                 &challenge.key_authorization
@@ -148,6 +149,7 @@ impl Script {
         let all = challenge.all.iter().map(|identifier| identifier.base_name().map_or_else(|| identifier.to_string(), str::to_owned));
         let all = all.collect::<Vec<_>>().join(",");
         Ok(command
+            .env("CERTFLEET_TOKEN", &challenge.token)
             .env("CERTFLEET_VALUE", value)
             .env("CERTBOT_VALIDATION", value)
             .env("CERTBOT_DOMAIN", &base)

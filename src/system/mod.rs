@@ -15,3 +15,4 @@ pub mod random;
 pub mod ssh;
 pub mod steps;
 pub mod text;
+pub mod witness;

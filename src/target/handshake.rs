@@ -1,18 +1,17 @@
 //! What a server really presents: a TLS handshake that looks at the certificates instead of trusting them.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error as TlsError, SignatureScheme};
+use rustls::Error as TlsError;
+use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::domain::identifier::Identifier;
+use crate::system::witness::AcceptAnythingToLook;
 
 /// The label put in place of a star: any name below the wildcard's base is answered with the same certificate.
 const BELOW_THE_STAR: &str = "certfleet";
@@ -118,12 +117,7 @@ async fn look(address: &str, name: &Identifier) -> Result<Vec<Vec<u8>>, Handshak
     let server_name = server_name(name).ok_or_else(|| HandshakeError::Name(name.clone()))?;
     let stream = connect(address, host, port).await?;
     let witness = Arc::new(AcceptAnythingToLook::default());
-    let config = ClientConfig::builder_with_provider(Arc::clone(&witness.provider))
-        .with_safe_default_protocol_versions()
-        .map_err(HandshakeError::Settings)?
-        .dangerous()
-        .with_custom_certificate_verifier(witness.clone())
-        .with_no_client_auth();
+    let config = witness.client_config().map_err(HandshakeError::Settings)?;
     let shaken = TlsConnector::from(Arc::new(config)).connect(server_name, stream).await;
     // A server that goes on to ask for a client's certificate ends the handshake, but has shown its own by then.
     match (witness.proven_chain(), shaken) {
@@ -171,76 +165,6 @@ fn explain(error: io::Error, address: &str, name: &Identifier) -> HandshakeError
         Some(source @ TlsError::AlertReceived(_)) => HandshakeError::Alert { address, name: name.clone(), source },
         Some(source) => HandshakeError::Tls { address, source },
         None => HandshakeError::Closed { address, source: error },
-    }
-}
-
-/// Accepts any certificate, only to look at it. It is never to be used for a connection that carries anything.
-///
-/// The signature over the handshake is verified all the same: a server that shows a certificate must hold its key.
-#[derive(Debug)]
-struct AcceptAnythingToLook {
-    provider: Arc<CryptoProvider>,
-    seen: Mutex<Seen>,
-}
-
-#[derive(Debug, Default)]
-struct Seen {
-    chain: Vec<Vec<u8>>,
-    holds_key: bool,
-}
-
-impl Default for AcceptAnythingToLook {
-    fn default() -> Self {
-        Self { provider: Arc::new(aws_lc_rs::default_provider()), seen: Mutex::default() }
-    }
-}
-
-impl AcceptAnythingToLook {
-    fn proven_chain(&self) -> Option<Vec<Vec<u8>>> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.holds_key.then(|| std::mem::take(&mut seen.chain))
-    }
-
-    fn remember(&self, proof: Result<HandshakeSignatureValid, TlsError>) -> Result<HandshakeSignatureValid, TlsError> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).holds_key = proof.is_ok();
-        proof
-    }
-}
-
-impl ServerCertVerifier for AcceptAnythingToLook {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, TlsError> {
-        let chain = std::iter::once(end_entity).chain(intermediates).map(|certificate| certificate.to_vec()).collect();
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).chain = chain;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.remember(verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.remember(verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms))
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

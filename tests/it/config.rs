@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use certfleet::config::{
-    self, Addressing, CommandSetting, ConfigError, Election, IdentitySource, IssuerSettings, Location, Origin, Program, Role, Seal,
-    ServerSideEncryption, Settings, SolverSettings, Sources, TargetKind, Wanted,
+    self, Addressing, CommandSetting, ConfigError, Election, Http01Settings, HttpAnswer, HttpCheck, IdentitySource, IssuerSettings,
+    Location, Origin, Program, Role, Seal, ServerSideEncryption, Settings, SolverSettings, Sources, TargetKind, Wanted,
 };
 use certfleet::domain::key_type::KeyType;
 use certfleet::domain::site::{Lineage, Method, Site};
@@ -119,7 +119,8 @@ fn the_example_of_the_design_is_understood() {
     assert_eq!(corp.eab.as_ref().expect("bound").kid, "k-1");
     let SolverSettings::Dns01Program(Program::Script { name, credentials }) = &settings.solvers["dns"] else { panic!("no script") };
     assert_eq!((name.as_str(), credentials.len()), ("digitalocean", 1));
-    assert_eq!(settings.solvers["web"], SolverSettings::Webroot { path: PathBuf::from("/home/ops/www") });
+    let answer = HttpAnswer::Webroot { path: PathBuf::from("/home/ops/www") };
+    assert_eq!(settings.solvers["web"], SolverSettings::Http01(Http01Settings { answer, check: HttpCheck::System }));
     let target = &settings.targets[0];
     assert_eq!((target.kind, &target.sites, target.key_mode), (TargetKind::Nginx, &Wanted::All, 0o640));
     assert_eq!((target.ssl_root.as_path(), target.verify.as_deref()), (Path::new("/home/ops/ssl"), Some("127.0.0.1:443")));
@@ -302,10 +303,10 @@ fn the_starter_works_as_it_is_and_switched_on() {
         .collect();
     let settings = Place::with(&on).settings();
     assert_eq!(names(&settings.sites), ["www.example.test", "www.example.com"]);
-    assert_eq!(settings.solvers.keys().collect::<Vec<_>>(), ["dns", "files", "hooks", "web"]);
+    assert_eq!(settings.solvers.keys().collect::<Vec<_>>(), ["bucket", "dns", "every-server", "files", "hooks", "tls", "web"]);
     let bucket: String = on
         .lines()
-        .filter(|line| !line.starts_with("url"))
+        .filter(|line| !line.starts_with("url = \"file"))
         .map(|line| line.strip_prefix("#   ").unwrap_or(line).to_owned() + "\n")
         .collect();
     let settings = Place::with(&bucket).settings();
@@ -345,7 +346,8 @@ fn surroundings(table: &str, key: &str) -> (&'static str, &'static [&'static str
         ("[issuer.NAME]", "lifetime") => ("[issuer.x]", &["kind = \"self-signed\""]),
         ("[issuer.NAME]", _) => ("[issuer.x]", &["kind = \"acme\"", "directory = \"https://ca.example/d\""]),
         ("eab", _) => ("[issuer.zerossl.eab]", &["kid = \"k\""]),
-        ("[solver.NAME]", "listen" | "mode") => ("[solver.x]", &["kind = \"http-01\""]),
+        ("[solver.NAME]", "url") => ("[solver.x]", &["kind = \"http-01\"", "mode = \"redirect\""]),
+        ("[solver.NAME]", "listen" | "mode" | "check") => ("[solver.x]", &["kind = \"http-01\""]),
         ("[solver.NAME]", "path") => ("[solver.x]", &["kind = \"http-01\"", "mode = \"webroot\""]),
         ("[solver.NAME]", _) => ("[solver.x]", &["kind = \"dns-01\""]),
         ("[[target]]", "provider" | "credentials") => ("[[target]]", &["kind = \"script\"", "ssl_root = \"/s\"", "provider = \"p\""]),

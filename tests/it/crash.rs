@@ -237,7 +237,7 @@ fn all_at_once_issue_once(machines: &[&Machine], pebble: &Pebble) {
 async fn a_run_that_is_asked_to_end_cleans_up() {
     let pebble = Pebble::start(PebbleOptions { validation_pause_seconds: Some(15), ..PebbleOptions::default() }).await;
     let scene = Scene::new(&pebble);
-    let webroot = "[solver.web]\nkind = \"http-01\"\nmode = \"webroot\"\npath = \"webroot\"\n";
+    let webroot = "[solver.web]\nkind = \"http-01\"\nmode = \"webroot\"\npath = \"webroot\"\ncheck = \"off\"\n";
     let configuration = scene.machine.read("certfleet.toml");
     let head = &configuration[..configuration.find("[solver.web]").expect("a solver")];
     scene.machine.write("certfleet.toml", head.to_owned() + webroot);

@@ -4,6 +4,7 @@
 
 mod acme;
 mod agent;
+mod challenges;
 mod config;
 mod crash;
 mod datastore;

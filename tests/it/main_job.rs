@@ -19,7 +19,7 @@ const SITE: &str = "www.example.test";
 pub fn acme(directory_url: &str, http_port: u16) -> String {
     format!(
         "[issuer.pebble]\nkind = \"acme\"\ndirectory = \"{directory_url}\"\ntrust = \"pebble-tls.pem\"\nchain_trust = \"pebble-root.pem\"\n\
-         [solver.web]\nkind = \"http-01\"\nmode = \"standalone\"\nlisten = \"127.0.0.1:{http_port}\"\n"
+         [solver.web]\nkind = \"http-01\"\nmode = \"standalone\"\nlisten = \"127.0.0.1:{http_port}\"\ncheck = \"127.0.0.1:{http_port}\"\n"
     )
 }
 

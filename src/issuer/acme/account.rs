@@ -1,6 +1,8 @@
 //! The account at the CA: one per fleet and issuer, made by whoever needs it first.
 
 use async_trait::async_trait;
+use aws_lc_rs::digest;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use instant_acme::{Account, AccountCredentials, ExternalAccountKey, NewAccount};
@@ -11,7 +13,7 @@ use zeroize::Zeroizing;
 use super::attempts::Attempts;
 use super::refusal::{Step, explain};
 use super::{AcmeIssuer, OpenAccount};
-use crate::issuer::{IssueError, Lease};
+use crate::issuer::IssueError;
 
 /// Room for any account without growing: growing would leave copies of the key behind in memory.
 const ACCOUNT_BYTES: usize = 4096;
@@ -69,23 +71,48 @@ struct Kept {
     directory: Option<String>,
 }
 
+/// Who is told of each step.
+pub type Told<'a> = &'a (dyn Fn(&str) + Send + Sync);
+
+/// The thumbprint (RFC 7638) of the key of a kept account, which must be one at the CA with that directory; else why there is none.
+pub fn thumbprint(kept: &[u8], directory: &str) -> Result<String, String> {
+    let unreadable = |_| "it cannot be read".to_owned();
+    let theirs = serde_json::from_slice::<Kept>(kept).map_err(unreadable)?.directory.unwrap_or_default();
+    if theirs != directory {
+        return Err(format!("it belongs to {theirs}, and the configuration says {directory}"));
+    }
+    let credentials: AccountCredentials = serde_json::from_slice(kept).map_err(unreadable)?;
+    let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, credentials.private_key().secret_pkcs8_der());
+    let key = key.map_err(|_| "its key is of a kind that certfleet does not make".to_owned())?;
+    // The point as SEC 1 section 2.3.3 writes it: 4, then the coordinates.
+    let (x, y) = key.public_key().as_ref()[1..].split_at(32);
+    let [x, y] = [x, y].map(|coordinate| BASE64_URL_SAFE_NO_PAD.encode(coordinate));
+    let canonical = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
+    Ok(BASE64_URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, canonical.as_bytes())))
+}
+
 impl AcmeIssuer {
     /// The account, opened once per process however many sites are issued at once.
-    pub(super) async fn account(&self, lease: &dyn Lease) -> Result<&Account, IssueError> {
-        let open = self.account.get_or_try_init(|| async { self.open_account(lease).await.map(OpenAccount) }).await?;
+    pub(super) async fn account(&self, told: Told<'_>) -> Result<&Account, IssueError> {
+        let open = self.account.get_or_try_init(|| async { self.opened(told).await.map(OpenAccount) }).await?;
         Ok(&open.0)
     }
 
-    async fn open_account(&self, lease: &dyn Lease) -> Result<Account, IssueError> {
+    /// Opens the account, if the fleet has none yet, and yields the thumbprint of its key.
+    pub async fn open_account(&self, told: Told<'_>) -> Result<String, IssueError> {
+        Ok(self.account(told).await?.key_thumbprint().to_owned())
+    }
+
+    async fn opened(&self, told: Told<'_>) -> Result<Account, IssueError> {
         match self.options.accounts.load().await? {
             Some(kept) => self.open_kept(&kept).await,
-            None => self.open_new(lease).await,
+            None => self.open_new(told).await,
         }
     }
 
     /// Opens an account at the CA and keeps it, unless another machine's was kept meanwhile: then that one is the fleet's.
-    async fn open_new(&self, lease: &dyn Lease) -> Result<Account, IssueError> {
-        lease.progress("opening an account");
+    async fn open_new(&self, told: Told<'_>) -> Result<Account, IssueError> {
+        told("opening an account");
         let (account, mine) = match self.register().await {
             Ok(made) => made,
             // Another machine may have used the binding up, which is often good for one account only: then its account is there by now.

@@ -32,7 +32,7 @@ mod look;
 mod refusal;
 mod work;
 
-pub use account::{Accounts, AccountsError, ExternalAccount};
+pub use account::{Accounts, AccountsError, ExternalAccount, Told, thumbprint};
 pub use look::{Offer, Standing};
 pub use refusal::Refusal;
 
@@ -151,7 +151,7 @@ impl AcmeIssuer {
     }
 
     async fn obtain(&self, request: &Request, lease: &dyn Lease, answers: &mut Answers) -> Result<Bundle, IssueError> {
-        let account = self.account(lease).await?;
+        let account = self.account(&|step| lease.progress(step)).await?;
         let request = &*Self::with_offered_profile(account, request, lease)?;
         for unfinished in request.unfinished.iter().chain(&request.other_unfinished) {
             if let Some(bundle) = self.resume(account, request, unfinished, lease, answers).await? {

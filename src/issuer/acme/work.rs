@@ -351,6 +351,7 @@ fn acme_type(kind: ChallengeKind) -> ChallengeType {
     match kind {
         ChallengeKind::Dns01 => ChallengeType::Dns01,
         ChallengeKind::Http01 => ChallengeType::Http01,
+        ChallengeKind::TlsAlpn01 => ChallengeType::TlsAlpn01,
     }
 }
 

@@ -54,17 +54,43 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         ":3:10: [[target]] sites: there is no site \"b.example\"",
         "did you mean \"a.example\"?",
     ),
+    // Challenges
+    (
+        "[solver.web]\nkind = \"http-01\"\nmode = \"redirect\"\nurl = \"https://bucket.example/fleet/\"",
+        ":4:7: [solver.web] url: \"https://bucket.example/fleet/\" cannot be where the datastore's answers are read",
+        "write \"https://BUCKET.ENDPOINT/PREFIX/challenges/\": http or https, plain letters, no query, and challenges/ at the end",
+    ),
+    (
+        "[solver.web]\nkind = \"http-01\"\nmode = \"redirect\"",
+        ":1:1: [solver.web] url is missing",
+        "write url = \"https://bucket.example/prefix/challenges/\", where visitors read the bucket",
+    ),
+    (
+        "[solver.web]\nkind = \"http-01\"\nmode = \"stateless\"\npath = \"/www\"",
+        ":4:1: [solver.web] path: does not apply to mode \"stateless\"",
+        "keys that do: kind, mode, check",
+    ),
+    (
+        "[solver.web]\nkind = \"http-01\"\ncheck = \"on\"",
+        ":3:9: [solver.web] check: \"on\" is no place to look at",
+        "write \"system\", \"off\", or the address of the servers as this machine reaches them: \"192.0.2.7:80\"",
+    ),
+    (
+        "[solver.web]\nkind = \"tls-alpn-01\"\nlisten = \"443\"",
+        ":3:10: [solver.web] listen: \"443\" is not an address with a port",
+        "write \"0.0.0.0:443\" or \"[::]:443\"",
+    ),
+    (
+        "[[site]]\nname = \"a.example\"\nissuers = [\"letsencrypt\", \"zerossl\"]\n[issuer.zerossl]\neab = { kid = \"k\", hmac_key = { env = \"K\" } }\n[solver.web]\nkind = \"http-01\"\nmode = \"stateless\"",
+        ":1:1: [[site]] a.example: a stateless answer holds the thumbprint of one account, and the fleet has one at each of letsencrypt, zerossl",
+        "keep one ACME issuer, or answer in another way: mode = \"redirect\" serves any number",
+    ),
+    (
+        "[[site]]\nname = \"a.example\"\nidentifiers = [\"*.a.example\"]\n[solver.web]\nkind = \"tls-alpn-01\"",
+        ":1:1: [[site]] a.example: *.a.example cannot be proven by a solver of kind tls-alpn-01",
+        "name a solver of kind dns-01, or take it out of the identifiers",
+    ),
     // Later releases
-    (
-        "[solver.web]\nkind = \"tls-alpn-01\"",
-        ":2:8: [solver.web] kind: \"tls-alpn-01\" is not supported by this release",
-        "supported: http-01, dns-01",
-    ),
-    (
-        "[solver.web]\nkind = \"http-01\"\nmode = \"stateless\"",
-        ":3:8: [solver.web] mode: \"stateless\" is not supported by this release",
-        "supported: standalone, webroot, script",
-    ),
     (
         "[solver.dns]\nkind = \"dns-01\"\nprovider = \"acme.sh:dns_cf\"",
         ":3:12: [solver.dns] provider: \"acme.sh:dns_cf\" is not supported by this release",
@@ -172,7 +198,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "[solver.web]\nkind = \"http-01\"\nmode = \"standalone\"\npath = \"/srv\"",
         ":4:1: [solver.web] path: does not apply to mode \"standalone\"",
-        "keys that do: kind, mode, listen",
+        "keys that do: kind, mode, check, listen",
     ),
     (
         "[datastore]\nurl = \"file:store\"\nregion = \"fra1\"",
@@ -350,7 +376,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "[solver.d]\nkind = \"dns-01\"\npresent = [\"p\"]\n[[site]]\nname = \"192.0.2.1\"",
         ":4:1: [[site]] 192.0.2.1: 192.0.2.1 cannot be proven by a solver of kind dns-01",
-        "name a solver of kind http-01, or take it out of the identifiers",
+        "name a solver of kind http-01 or tls-alpn-01, or take it out of the identifiers",
     ),
     (
         "[solver.w]\nkind = \"http-01\"\n[[site]]\nname = \"a.example\"\nissuers = [\"letsencrypt\", \"letsencrypt-staging\"]",

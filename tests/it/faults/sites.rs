@@ -81,7 +81,10 @@ async fn a_hook_that_fails_is_quoted_and_its_secret_is_not() {
 async fn twelve_sites_are_settled_in_one_run_and_one_that_fails_stops_no_other() {
     let pebble = Pebble::start(PebbleOptions::default()).await;
     let scene = Scene::new(&pebble);
-    let solver = format!("[solver.web]\nkind = \"http-01\"\nmode = \"standalone\"\nlisten = \"127.0.0.1:{}\"\n", pebble.http_port);
+    let solver = format!(
+        "[solver.web]\nkind = \"http-01\"\nmode = \"standalone\"\nlisten = \"127.0.0.1:{0}\"\ncheck = \"127.0.0.1:{0}\"\n",
+        pebble.http_port
+    );
     let names: Vec<_> = (0..12).map(|number| format!("site-{number:02}.example.test")).collect();
     let mut sites: Vec<_> = names.iter().map(|name| site(name, &format!("\"{name}\""))).collect();
     configure(&scene, &sites[..2], &solver);
@@ -113,7 +116,10 @@ async fn twelve_sites_are_settled_in_one_run_and_one_that_fails_stops_no_other()
 async fn addresses_and_internationalised_names_are_sites_too() {
     let pebble = Pebble::start(PebbleOptions::default()).await;
     let scene = Scene::new(&pebble);
-    let solver = format!("[solver.web]\nkind = \"http-01\"\nmode = \"standalone\"\nlisten = \"127.0.0.1:{}\"\n", pebble.http_port);
+    let solver = format!(
+        "[solver.web]\nkind = \"http-01\"\nmode = \"standalone\"\nlisten = \"127.0.0.1:{0}\"\ncheck = \"127.0.0.1:{0}\"\n",
+        pebble.http_port
+    );
     configure(&scene, &[site("127.0.0.1", "\"127.0.0.1\""), site("BÜCHER.example.test", "\"bücher.example.test\"")], &solver);
     let ended = scene.machine.run(&["ensure", "--json"]).expect(0);
     assert_eq!(outcomes(&ended.json()), [("127.0.0.1", "done"), ("xn--bcher-kva.example.test", "done")]);
