@@ -18,6 +18,7 @@ pub fn check(data: &[u8]) -> Verdict {
         Listed::Bundle(site, generation) => Some(ObjectKey::bundle(&site, generation)),
         Listed::Lease(site, generation, attempt) => Some(ObjectKey::lease(&site, generation, attempt)),
         Listed::Candidacy(site, generation, attempt, run) => Some(ObjectKey::candidacy(&site, generation, attempt, &run)),
+        Listed::Revocation(site, generation, key) => Some(ObjectKey::revocation(&site, generation, &key)),
         Listed::Manifest => Some(ObjectKey::manifest()),
         Listed::Node(node) => ObjectKey::node(&node),
         Listed::Challenge(token) => ObjectKey::challenge(&token),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::domain::revocation::Reason;
 use crate::domain::schedule::MachineRole;
 use crate::domain::snippet::Server;
 
@@ -49,6 +50,8 @@ pub(super) enum Color {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Show the fleet's account at a CA, or change it
+    Account(Account),
     /// On a webserver: have every site installed and served as the fleet has it now, and renew what is due if elected
     Agent(Agent),
     /// On a new webserver: install every site from the datastore, without ever renewing
@@ -63,6 +66,8 @@ pub(super) enum Command {
     Import(Import),
     /// Delete what nobody needs: old certificates, old leases, reports of vanished nodes
     Prune(Prune),
+    /// Take a certificate back at its CA, once another is in its place
+    Revoke(Revoke),
     /// Publish an earlier certificate of a site again, as its next generation
     Rollback(Rollback),
     /// Show how every site and every node stands, worst first; exit 3 when something needs a person
@@ -77,6 +82,53 @@ pub(super) enum Command {
     Schedule(Schedule),
     /// Print what to paste into a web server's configuration: the answer to challenges, and the lines of the certificate
     Snippet(Snippet),
+}
+
+/// `certfleet account`
+#[derive(Args, Debug)]
+pub(super) struct Account {
+    /// What to do with it
+    #[command(subcommand)]
+    pub(super) action: AccountAction,
+}
+
+/// What `certfleet account` does. ISSUER can be left out where sites list only one that has accounts.
+#[derive(Debug, Subcommand)]
+pub(super) enum AccountAction {
+    /// Show it as the CA has it: URL, status, contact, and the thumbprint of its key
+    Show {
+        /// The issuer, by name
+        issuer: Option<String>,
+    },
+    /// Tell the CA the contact of the configuration
+    Update {
+        /// The issuer, by name
+        issuer: Option<String>,
+    },
+    /// Give it a new key, everywhere
+    Rollover {
+        /// The issuer, by name
+        issuer: Option<String>,
+    },
+    /// Give it up for good
+    Deactivate {
+        /// The issuer, by name
+        issuer: Option<String>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+impl AccountAction {
+    /// The issuer that was named.
+    pub(super) fn issuer(&self) -> Option<&str> {
+        match self {
+            Self::Show { issuer } | Self::Update { issuer } | Self::Rollover { issuer } | Self::Deactivate { issuer, .. } => {
+                issuer.as_deref()
+            }
+        }
+    }
 }
 
 /// `certfleet agent`
@@ -164,6 +216,26 @@ pub(super) struct Prune {
     /// Print what would be deleted, and delete nothing
     #[arg(long)]
     pub(super) dry_run: bool,
+}
+
+/// `certfleet revoke`
+#[derive(Args, Debug)]
+pub(super) struct Revoke {
+    /// The site, by name
+    #[arg(value_name = "SITE")]
+    pub(super) site: String,
+    /// Which certificate [default: the one whose revocation was begun; if there is none, the newest]
+    #[arg(long, value_name = "GENERATION")]
+    pub(super) generation: Option<u64>,
+    /// Why: unspecified, keyCompromise, affiliationChanged, superseded or cessationOfOperation
+    #[arg(long, value_name = "REASON", default_value = "unspecified")]
+    pub(super) reason: Reason,
+    /// Revoke also where no other certificate can be had
+    #[arg(long)]
+    pub(super) without_replacement: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub(super) yes: bool,
 }
 
 /// `certfleet rollback`

@@ -220,14 +220,19 @@ fn acme_issuer(
     seal: &Arc<OnceLock<Seal>>,
 ) -> Result<NamedIssuer, Failure> {
     let anchors = acme_anchors(name, acme)?;
-    let issuer = acme_ca(name, acme, solver, store, seal)?;
+    let chain_trust = match &anchors {
+        Anchors::Given(trust) => Some(trust.clone()),
+        Anchors::RootFile(_) | Anchors::OwnLeaf | Anchors::Anyone => None,
+    };
+    let issuer = acme_ca(name, acme, chain_trust, solver, store, seal)?;
     Ok(NamedIssuer { class: IssuerClass::Acme, anchors, issuer: Some(Arc::new(issuer)) })
 }
 
-/// An ACME CA. Its secrets and files are read; nothing is asked of it yet.
+/// An ACME CA. Its secrets and files are read; nothing is asked of it yet. Whom its chains must lead to matters only to those who order.
 pub(super) fn acme_ca(
     name: &str,
     acme: &AcmeSettings,
+    chain_trust: Option<Trust>,
     solver: Arc<dyn Solver>,
     store: &Arc<dyn Datastore>,
     seal: &Arc<OnceLock<Seal>>,
@@ -242,7 +247,8 @@ pub(super) fn acme_ca(
     };
     let accounts = Arc::new(StoredAccount::new(Arc::clone(store), Arc::clone(seal), key));
     let (directory, contact) = (acme.directory.clone(), acme.contact.clone());
-    let options = AcmeOptions { name: name.to_owned(), directory, trust, contact, eab, solver, accounts };
+    let (name, preferred_chain) = (name.to_owned(), acme.preferred_chain.clone());
+    let options = AcmeOptions { name: name.clone(), directory, trust, contact, eab, preferred_chain, chain_trust, solver, accounts };
     AcmeIssuer::new(options).map_err(|error| Failure::new(&error, format!("correct the table [issuer.{name}]"), Exit::Usage))
 }
 

@@ -12,6 +12,7 @@ use crate::fleet::identity::IdentityError;
 use crate::fleet::look::LookError;
 use crate::fleet::place::PlaceError;
 use crate::fleet::prune::PruneError;
+use crate::issuer::IssueError;
 use crate::system::error_chain::in_full;
 use crate::system::files::{self, FileError};
 use crate::system::lock::LockError;
@@ -76,6 +77,19 @@ impl From<ConfigError> for Failure {
 impl From<DatastoreError> for Failure {
     fn from(error: DatastoreError) -> Self {
         Self::of_store(&error)
+    }
+}
+
+impl From<IssueError> for Failure {
+    fn from(error: IssueError) -> Self {
+        match error {
+            IssueError::Refused { reason, hint, .. } => Self { what: reason, hint, exit: Exit::Failed },
+            IssueError::Account(error) => {
+                let hint = error.hint.clone();
+                Self::new(&error, hint, Exit::Failed)
+            }
+            IssueError::Ended(ended) => Self::new(&ended, "run the same command again", Exit::Temporary),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clap::Parser as _;
 
+mod account;
 mod agent;
 mod args;
 mod assemble;
@@ -24,6 +25,7 @@ mod paste;
 mod prune;
 mod push;
 mod rendering;
+mod revoke;
 mod rollback;
 mod schedule;
 mod session;
@@ -72,6 +74,7 @@ pub fn main() -> ExitCode {
 
 async fn run(arguments: &Arguments, console: &Arc<Console>) -> Result<Exit, Failure> {
     match &arguments.command {
+        Command::Account(account) => account::run(arguments, account, console).await,
         Command::Agent(agent) => agent::run(arguments, agent, console).await,
         Command::Bootstrap(bootstrap) => bootstrap::run(arguments, bootstrap, console).await,
         Command::Doctor => doctor::run(arguments, console).await,
@@ -80,6 +83,7 @@ async fn run(arguments: &Arguments, console: &Arc<Console>) -> Result<Exit, Fail
         Command::Import(import) => import::run(arguments, import, console).await,
         Command::Init => init::run(arguments, console),
         Command::Prune(prune) => prune::run(arguments, prune, console).await,
+        Command::Revoke(revoke) => revoke::run(arguments, revoke, console).await,
         Command::Rollback(rollback) => rollback::run(arguments, rollback, console).await,
         Command::Push(push) => push::run(arguments, push, console).await,
         Command::Schedule(schedule) => schedule::run(arguments, schedule, console).await,

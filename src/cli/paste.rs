@@ -38,6 +38,12 @@ pub(super) async fn password(interrupt: &CancellationToken) -> io::Result<Zeroiz
     Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
+/// One line, shown as it is typed.
+pub(super) async fn visible_line(interrupt: &CancellationToken) -> io::Result<String> {
+    let line = answer(interrupt, line).await?;
+    Ok(String::from_utf8_lossy(&line).into_owned())
+}
+
 /// What is read from standard input. That happens on a thread of its own, so that the interruption is noticed; the thread is left behind
 /// then, and ends with the program.
 async fn answer<T: Send + 'static>(

@@ -28,7 +28,7 @@ pub(super) struct Answer<'a> {
 
 /// One site of an [`Answer`].
 #[derive(Debug, Serialize)]
-struct SiteAnswer<'a> {
+pub(super) struct SiteAnswer<'a> {
     /// The site's name; staging lineages end in `+staging`.
     site: String,
     /// `done`, `degraded`, `temporary` or `failed`.
@@ -104,7 +104,7 @@ pub(super) fn json(reports: &[SiteReport]) -> String {
     document(&Answer { version: 1, outcome: outcome(worst), sites: reports.iter().map(site_answer).collect() })
 }
 
-fn site_answer(report: &SiteReport) -> SiteAnswer<'_> {
+pub(super) fn site_answer(report: &SiteReport) -> SiteAnswer<'_> {
     SiteAnswer {
         site: report.site.to_string(),
         outcome: outcome(report.outcome),

@@ -116,7 +116,7 @@ async fn thumbprint(
     match kept.map_err(|error| Failure::new(&error, error.hint.clone(), Exit::Failed))? {
         Some(thumbprint) => Ok(thumbprint),
         None if options.open_account => {
-            let issuer = assemble::acme_ca(name, acme, Arc::new(Stateless), &session.fleet.store, &seal)?;
+            let issuer = assemble::acme_ca(name, acme, None, Arc::new(Stateless), &session.fleet.store, &seal)?;
             issuer.open_account(&|step| console.note(&format!("{name}: {step}"))).await.map_err(|error| refused(&error))
         }
         None => {

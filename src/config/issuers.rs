@@ -15,7 +15,8 @@ use crate::domain::policy::MANUAL;
 use crate::domain::site::Lineage;
 
 /// The keys of `[issuer.NAME]`.
-pub(super) const KEYS: &[&str] = &["kind", "directory", "trust", "chain_trust", "eab", "contact", "staging", "weekly_limit", "lifetime"];
+pub(super) const KEYS: &[&str] =
+    &["kind", "directory", "trust", "chain_trust", "preferred_chain", "eab", "contact", "staging", "weekly_limit", "lifetime"];
 
 /// The keys of `eab`.
 pub(super) const EAB_KEYS: &[&str] = &["kid", "hmac_key"];
@@ -61,6 +62,8 @@ pub struct AcmeSettings {
     pub trust: Option<PathBuf>,
     /// PEM roots that issued chains must lead to; `None` for the web's roots, or anything in a staging lineage.
     pub chain_trust: Option<PathBuf>,
+    /// Of several chains that the CA offers, the one whose last certificate was issued by somebody of this common name.
+    pub preferred_chain: Option<String>,
     /// The account at the CA that ours is bound to (RFC 8555 section 7.3.4).
     pub eab: Option<EabSettings>,
     /// Whether its certificates are only for tests.
@@ -188,6 +191,7 @@ fn built_in(contact: Option<&str>) -> BTreeMap<String, IssuerSettings> {
             directory: known.directory.to_owned(),
             trust: None,
             chain_trust: None,
+            preferred_chain: None,
             eab: None,
             lineage: known.lineage,
             contact: contact.map(str::to_owned),
@@ -248,7 +252,7 @@ fn read_one(
 
 fn acme(table: &Table<'_>, built_in: Option<IssuerSettings>, contact: Option<&str>, base: &Base) -> Result<AcmeSettings, ConfigError> {
     table.only(
-        &["kind", "directory", "trust", "chain_trust", "eab", "contact", "staging", "weekly_limit"],
+        &["kind", "directory", "trust", "chain_trust", "preferred_chain", "eab", "contact", "staging", "weekly_limit"],
         "an ACME issuer; its CA decides",
     )?;
     let inherited = match built_in {
@@ -274,6 +278,7 @@ fn acme(table: &Table<'_>, built_in: Option<IssuerSettings>, contact: Option<&st
         directory,
         trust: table.path("trust", base)?,
         chain_trust: table.path("chain_trust", base)?,
+        preferred_chain: table.text("preferred_chain")?,
         eab: table.get("eab").map(|field| eab(&field, base)).transpose()?,
         lineage,
         contact: own_contact.or_else(|| contact.map(str::to_owned)),

@@ -14,8 +14,11 @@ use crate::domain::policy::DEFAULT_RENEW_BEFORE;
 use crate::domain::site::{IfMissing, Lineage, Method, Profile, Site, SiteName};
 
 /// The keys of `[[site]]`.
-pub(super) const KEYS: &[&str] =
-    &["name", "identifiers", "method", "issuers", "solver", "key_type", "profile", "profile_fallback", "renew_before"];
+pub(super) const KEYS: &[&str] = READ.split_at(READ.len() - 1).0;
+
+/// The same, and one that is read only to say why it is refused.
+const READ: &[&str] =
+    &["name", "identifiers", "method", "issuers", "solver", "key_type", "profile", "profile_fallback", "renew_before", "must_staple"];
 
 /// No public certificate lives longer than 398 days (CA/Browser Forum Baseline Requirements section 6.3.2), so more is a slip.
 const LONGEST_RENEW_BEFORE: Duration = Duration::from_secs(398 * DAY);
@@ -28,7 +31,7 @@ pub(super) struct Known<'a> {
 
 pub(super) fn read(field: Option<&Field<'_>>, known: &Known<'_>) -> Result<Vec<Site>, ConfigError> {
     let mut sites: Vec<Site> = Vec::new();
-    for table in field.map_or_else(|| Ok(Vec::new()), |field| field.tables("[[site]]", KEYS))? {
+    for table in field.map_or_else(|| Ok(Vec::new()), |field| field.tables("[[site]]", READ))? {
         let site = read_one(&table, known)?;
         if sites.iter().any(|other| other.name.identifier() == site.name.identifier()) {
             let name = table.require("name", "name")?;
@@ -61,6 +64,7 @@ fn read_one(table: &Table<'_>, known: &Known<'_>) -> Result<Site, ConfigError> {
     let identifier = identifier(&name)?;
     let methods = Choice { what: "method", words: &[("automatic", Method::Automatic), ("manual", Method::Manual)], later: &[] };
     let method = table.choose("method", &methods, Method::Automatic)?;
+    refuse_must_staple(table)?;
     let issuers = read_issuers(table, known)?;
     let solver = read_solver(table, known)?;
     let identifiers = match table.get("identifiers") {
@@ -111,6 +115,17 @@ const KEY_TYPES: Choice<'_, KeyType> = Choice {
     ],
     later: &[],
 };
+
+/// Asked for again and again, and of no use any more: Let's Encrypt has refused such orders since 2025-05-07
+/// (<https://letsencrypt.org/2024/12/05/ending-ocsp/>), and a server without a staple would lock its visitors out.
+fn refuse_must_staple(table: &Table<'_>) -> Result<(), ConfigError> {
+    let Some(field) = table.get("must_staple") else { return Ok(()) };
+    if !field.boolean()? {
+        return Ok(());
+    }
+    let why = "certificates that must be served with an OCSP answer are not ordered: CAs have given up OCSP, and refuse them";
+    Err(field.rejected(why, "remove must_staple; short-lived certificates (profile = \"shortlived\") serve the same purpose"))
+}
 
 fn identifier(field: &Field<'_>) -> Result<Identifier, ConfigError> {
     let hint = "a host name (www.example.com), a wildcard (*.example.com) or an IP address; no scheme, port or path";

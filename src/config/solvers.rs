@@ -93,7 +93,13 @@ pub(super) fn read(field: Option<&Field<'_>>, base: &Base) -> Result<BTreeMap<St
 fn read_one(table: &Table<'_>, base: &Base) -> Result<SolverSettings, ConfigError> {
     let words = &[("http-01", Kind::Http01), ("dns-01", Kind::Dns01), ("tls-alpn-01", Kind::TlsAlpn01)];
     let kinds = Choice { what: "kind of solver", words, later: &[] };
-    match table.require("kind", r#"kind = "http-01", kind = "dns-01" or kind = "tls-alpn-01""#)?.choose(&kinds)? {
+    let kind = table.require("kind", r#"kind = "http-01", kind = "dns-01" or kind = "tls-alpn-01""#)?;
+    if kind.text()? == "dns-persist-01" {
+        // The ACME library drops the fields of its challenge, which say what the record must hold.
+        let why = "dns-persist-01 is still a draft, whose records CAs have not agreed upon: it is not supported";
+        return Err(kind.rejected(why, "use dns-01"));
+    }
+    match kind.choose(&kinds)? {
         Kind::Http01 => http::http_01(table, base).map(SolverSettings::Http01),
         Kind::TlsAlpn01 => http::tls_alpn_01(table).map(|listen| SolverSettings::TlsAlpn01 { listen }),
         Kind::Dns01 => {

@@ -137,6 +137,13 @@ impl Certificate {
         urls.next()
     }
 
+    /// The issuer's common name, if it has one.
+    pub fn issuer_common_name(&self) -> Option<String> {
+        let parsed = parse(&self.der).ok()?;
+        let mut names = parsed.issuer().iter_common_name();
+        names.next().and_then(|name| name.as_str().ok()).map(str::to_owned)
+    }
+
     /// The algorithm that it is signed with, in words: "ECDSA with SHA-256"; its number where it has no name here.
     pub fn signature_words(&self) -> String {
         let Ok(parsed) = parse(&self.der) else { return String::new() };

@@ -60,6 +60,8 @@ pub enum Listed {
     Lease(SiteName, Generation, Attempt),
     /// A candidacy for an attempt, by the run of that name.
     Candidacy(SiteName, Generation, Attempt, String),
+    /// The revocation of a certificate, by its generation and the SHA-256 of its key.
+    Revocation(SiteName, Generation, String),
     /// The manifest.
     Manifest,
     /// The report of the node of that name.
@@ -97,6 +99,17 @@ impl ObjectKey {
     /// The sealed account at an issuer, or `None` where the issuer's name could leave the prefix.
     pub fn account(issuer: &str) -> Option<Self> {
         is_plain_segment(issuer).then(|| Self(format!("accounts/{issuer}")))
+    }
+
+    /// The account of key `account` as it is to be after that many changes of its key: created once, never changed.
+    pub fn rollover(account: &Self, number: u32) -> Self {
+        let issuer = account.0.strip_prefix("accounts/").unwrap_or(&account.0);
+        Self(format!("rollovers/{issuer}/{number:04}"))
+    }
+
+    /// What is known of a certificate's revocation; `key` is the SHA-256 of its public key, hexadecimal.
+    pub fn revocation(site: &SiteName, generation: Generation, key: &str) -> Self {
+        Self(format!("revoked/{}/{:010}-{key}", site.file_name(), generation.0))
     }
 
     /// The report of a node, or `None` where the node's name could leave the prefix.
@@ -152,6 +165,7 @@ impl ObjectKey {
                 (Ok(site), Some(generation)) => Listed::Bundle(site, Generation(generation)),
                 _ => Listed::Other,
             },
+            (Some("revoked"), Some(site), Some(name), None) => revocation(site, name).unwrap_or(Listed::Other),
             (Some("leases"), Some(site), Some(name), None) => lease(site, name).unwrap_or(Listed::Other),
             _ => Listed::Other,
         }
@@ -187,9 +201,20 @@ fn lease(site: &str, name: &str) -> Option<Listed> {
     }
 }
 
+fn revocation(site: &str, name: &str) -> Option<Listed> {
+    let (number, key) = name.split_once('-')?;
+    let is_digest = key.len() == 64 && is_hexadecimal(key);
+    let (site, generation) = (SiteName::from_file_name(site).ok()?, Generation(digits(number, 10)?));
+    is_digest.then(|| Listed::Revocation(site, generation, key.to_owned()))
+}
+
 /// Whether it is the name of a run: 32 hexadecimal digits.
 fn is_run(name: &str) -> bool {
-    name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    name.len() == 32 && is_hexadecimal(name)
+}
+
+fn is_hexadecimal(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 /// Whether [`ObjectKey::probe`] could have made it: a run and a number.
@@ -217,7 +242,8 @@ mod tests {
         let staging = site("www.example.com+staging");
         assert_eq!(ObjectKey::lease(&staging, Generation(12), Attempt(3)).as_str(), "leases/www.example.com+staging/0000000012-0003");
         assert_eq!(ObjectKey::manifest().as_str(), "certfleet.json");
-        assert_eq!(ObjectKey::account("letsencrypt").expect("a key").as_str(), "accounts/letsencrypt");
+        let account = ObjectKey::account("letsencrypt").expect("a key");
+        assert_eq!((account.as_str(), ObjectKey::rollover(&account, 3).as_str()), ("accounts/letsencrypt", "rollovers/letsencrypt/0003"));
         let node = ObjectKey::node("ws-1").expect("a key");
         assert_eq!(ObjectKey::probe(&"0f".repeat(16), 3).listed(), Listed::Probe);
         assert_eq!((node.as_str(), node.listed()), ("nodes/ws-1", Listed::Node("ws-1".to_owned())));
@@ -233,6 +259,9 @@ mod tests {
             let run = "0a".repeat(16);
             let candidacy = ObjectKey::candidacy(&site(name), Generation(42), Attempt(2), &run);
             assert_eq!(candidacy.listed(), Listed::Candidacy(site(name), Generation(42), Attempt(2), run));
+            let key = "0b".repeat(32);
+            let revocation = ObjectKey::revocation(&site(name), Generation(42), &key);
+            assert_eq!(revocation.listed(), Listed::Revocation(site(name), Generation(42), key));
             assert!(candidacy > lease && candidacy.as_str().starts_with(&ObjectKey::leases_prefix(&site(name), Generation(42))));
         }
     }
@@ -248,6 +277,7 @@ mod tests {
             "leases/a.example/0000000001-0001-backup",
             "leases/a.example/0000000001-0001-",
             "leases/a.example/0000000001-",
+            "revoked/a.example/0000000001-0b",
             "x",
         ] {
             if let Some(key) = ObjectKey::from_listing(text) {

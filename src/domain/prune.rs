@@ -98,7 +98,8 @@ pub fn prune(inventory: &Inventory, retention: Retention) -> PrunePlan {
             let node = inventory.nodes.iter().find(|node| node.name == name)?;
             (inventory.now - node.last_run() > vanished_after).then_some(Needless::VanishedNode)
         }
-        Listed::Manifest | Listed::Other => None,
+        // A key that must not come back must not be forgotten.
+        Listed::Manifest | Listed::Revocation(..) | Listed::Other => None,
     };
     let delete = inventory.objects.iter().filter_map(|object| Some((object.0.clone(), is_needless(object)?))).collect();
     PrunePlan { delete, unknown: needs.unknown }

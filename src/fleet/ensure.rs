@@ -117,7 +117,7 @@ impl Fleet {
             }
             snapshot = match &wanted.held {
                 Some(held) => snapshot.with_bundle(&site.name, held.generation),
-                None => Snapshot::take_site(&*self.store, &site.name, next).await?,
+                None => Snapshot::take_site(&*self.store, &site.name, next).await?.after(first),
             };
             if snapshot.highest(&site.name) >= next {
                 // Somebody has made a new one in the meantime: that is what --force asked for.

@@ -9,8 +9,9 @@ use crate::datastore::DatastoreError;
 use crate::domain::bundle::Bundle;
 use crate::domain::object_key::{Generation, ObjectKey};
 use crate::domain::plan::{Evidence, Found, Intent, Usable};
-use crate::domain::policy::{self, Candidate, MANUAL};
+use crate::domain::policy::{self, Candidate, Due, MANUAL};
 use crate::domain::record::IssuerClass;
+use crate::domain::revocation::Reason;
 use crate::domain::site::Site;
 use crate::system::error_chain::in_full;
 
@@ -56,8 +57,8 @@ impl Fleet {
         let site = &wanted.site;
         let highest = snapshot.highest(&site.name);
         let (stored_found, stored) = self.stored(wanted, highest, snapshot).await?;
-        let (spooled_found, spooled) = self.spooled(site, snapshot);
-        let (local_found, local) = self.local(site, snapshot);
+        let (spooled_found, spooled) = self.not_revoked(site, self.spooled(site, snapshot), |it| &it.opened.bundle, snapshot).await?;
+        let (local_found, local) = self.not_revoked(site, self.local(site, snapshot), |it| &it.0, snapshot).await?;
         let evidence = Evidence {
             method: site.method,
             highest,
@@ -91,10 +92,28 @@ impl Fleet {
         };
         Ok(match bundle_object::open(&self.seal, &site.name, highest, &bytes) {
             Ok(opened) => match self.vet_opened(site, opened, snapshot) {
-                Ok((found, opened)) => (found, Some(opened)),
+                Ok((found, opened)) => {
+                    let revoked = self.revocation(&site.name, opened.bundle.leaf(), snapshot).await?;
+                    (revoked.map_or(found.clone(), |revoked| due_for(found, revoked.reason)), Some(opened))
+                }
                 Err(reason) => (Found::Refused(format!("{key}: {reason}")), None),
             },
             Err(error) => (Found::Refused(format!("{key}: {}", in_full(&error))), None),
+        })
+    }
+
+    /// What was found outside the datastore, unless its key must not come back.
+    async fn not_revoked<T>(
+        &self,
+        site: &Site,
+        (found, it): (Found, Option<T>),
+        bundle: impl Fn(&T) -> &Bundle,
+        snapshot: &Snapshot,
+    ) -> Result<(Found, Option<T>), DatastoreError> {
+        let Some(it) = it else { return Ok((found, None)) };
+        Ok(match self.revocation(&site.name, bundle(&it).leaf(), snapshot).await? {
+            None => (found, Some(it)),
+            Some(revoked) => (Found::Refused(format!("a certificate of its key is revoked ({})", revoked.reason)), None),
         })
     }
 
@@ -149,6 +168,14 @@ impl Fleet {
         opened.bundle.check(&[], now).map_err(|unfit| unfit.to_string())?;
         self.issuers.vouch_for(site, &origin, &opened.bundle, now)?;
         Ok((judge(site, &opened.bundle, &origin, snapshot), opened))
+    }
+}
+
+/// What is revoked still serves, better than nothing, until another is there.
+fn due_for(found: Found, reason: Reason) -> Found {
+    match found {
+        Found::Usable(usable) => Found::Usable(Usable { due: Some(Due::Revoked { reason }), ..usable }),
+        other => other,
     }
 }
 

@@ -252,6 +252,10 @@ impl crate::issuer::Lease for IssuerLease<'_> {
     fn left_behind(&self, what: &str) {
         self.fleet.progress.warning(&format!("{}: {}: left behind: {what}", self.lease.inner.site, self.issuer));
     }
+
+    fn makes_do(&self, what: &str) {
+        self.fleet.progress.warning(&format!("{}: {}: {what}", self.lease.inner.site, self.issuer));
+    }
 }
 
 impl HeldLease {

@@ -39,6 +39,7 @@ pub mod publish;
 pub mod push;
 pub mod report;
 pub mod reporting;
+pub mod revoke;
 pub mod rollback;
 pub mod runtimedata;
 pub mod schedule;

@@ -19,6 +19,7 @@ use crate::domain::bundle::Unfit;
 use crate::domain::object_key::{Generation, Listed, ObjectKey};
 use crate::domain::plan::Source;
 use crate::domain::policy;
+use crate::domain::revocation::Reason;
 use crate::domain::site::{Site, SiteName};
 use crate::system::error_chain::in_full;
 
@@ -77,6 +78,16 @@ pub enum RollbackError {
         /// Why.
         reason: String,
     },
+    /// Its certificate, or another of the same key, is revoked.
+    #[error("generation {generation} of {site} has a key whose certificate is revoked ({reason})")]
+    Revoked {
+        /// The site.
+        site: SiteName,
+        /// What was asked for.
+        generation: Generation,
+        /// Why it is revoked.
+        reason: Reason,
+    },
     /// None of the earlier ones can serve.
     #[error("none of the earlier generations of {site} can serve: {}", reasons(.refused))]
     NoneUsable {
@@ -115,7 +126,9 @@ impl RollbackError {
         match self {
             Self::Absent(site) => format!("`certfleet ensure {}` makes one", site.in_shell()),
             Self::NoSuch { .. } => "name one of those with --to".to_owned(),
-            Self::Unusable { .. } | Self::Unfit { .. } | Self::Untrusted { .. } => "name another generation with --to".to_owned(),
+            Self::Unusable { .. } | Self::Unfit { .. } | Self::Untrusted { .. } | Self::Revoked { .. } => {
+                "name another generation with --to".to_owned()
+            }
             Self::NoneUsable { site, .. } => format!("`certfleet ensure {} --force` has a new one made", site.in_shell()),
             Self::Taken { .. } => "see `certfleet status`: if that one is no better, run the same command again".to_owned(),
             Self::Unproven { source, .. } => {
@@ -211,6 +224,9 @@ impl Fleet {
         check.map_err(|source| RollbackError::Unfit { site: name.clone(), generation, source })?;
         let vouched = self.issuers.vouch_for(site, &opened.origin(), &opened.bundle, now);
         vouched.map_err(|reason| RollbackError::Untrusted { site: name.clone(), generation, reason })?;
+        if let Some(revoked) = self.revocation(name, opened.bundle.leaf(), snapshot).await? {
+            return Err(RollbackError::Revoked { site: name.clone(), generation, reason: revoked.reason });
+        }
         Ok(opened)
     }
 
@@ -229,7 +245,7 @@ pub async fn must_have_bundles(store: &dyn Datastore, site: &SiteName) -> Result
 }
 
 /// Every generation that is there, in order.
-async fn generations(store: &dyn Datastore, site: &SiteName) -> Result<Vec<Generation>, DatastoreError> {
+pub(super) async fn generations(store: &dyn Datastore, site: &SiteName) -> Result<Vec<Generation>, DatastoreError> {
     let listing = store.list(&ObjectKey::bundles_prefix(site), None).await?;
     let listed = listing.entries.iter().filter_map(|entry| match entry.key.listed() {
         Listed::Bundle(listed, generation) if listed == *site => Some(generation),

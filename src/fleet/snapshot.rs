@@ -27,6 +27,7 @@ struct Seen {
     leases: BTreeMap<(SiteName, Generation), (Attempt, DateTime<Utc>)>,
     candidacies: BTreeMap<(SiteName, Generation), Vec<Stood>>,
     nodes: BTreeMap<String, DateTime<Utc>>,
+    revocations: BTreeMap<SiteName, Vec<(Generation, String)>>,
 }
 
 /// The highest generation of a site.
@@ -117,6 +118,7 @@ impl Snapshot {
                 Listed::Node(node) => {
                     seen.nodes.insert(node, entry.last_modified);
                 }
+                Listed::Revocation(site, generation, key) => seen.revocations.entry(site).or_default().push((generation, key)),
                 Listed::Probe | Listed::Challenge(_) | Listed::Other => {}
             }
         }
@@ -131,6 +133,17 @@ impl Snapshot {
             *highest = Highest { generation, published_at: self.clock.now(), etag: String::new() };
         }
         later
+    }
+
+    /// The same, with what an earlier listing showed that was for more than the making of one generation.
+    pub fn after(mut self, earlier: &Self) -> Self {
+        Arc::make_mut(&mut self.seen).revocations.clone_from(&earlier.seen.revocations);
+        self
+    }
+
+    /// The revocations of a site's certificates: the generation, and the SHA-256 of the key. Nothing of it is proven.
+    pub fn revocations(&self, site: &SiteName) -> &[(Generation, String)] {
+        self.seen.revocations.get(site).map_or(&[], Vec::as_slice)
     }
 
     /// Whether it holds any bundle.

@@ -11,6 +11,7 @@ use crate::domain::bundle::Bundle;
 use crate::domain::identifier::Identifier;
 use crate::domain::key_type::KeyType;
 use crate::domain::private_key::PrivateKey;
+use crate::domain::revocation::Reason;
 use crate::domain::site::Profile;
 
 pub mod acme;
@@ -25,6 +26,22 @@ pub trait Issuer: fmt::Debug + Send + Sync {
     /// Makes one bundle for `request`, or says why not. Before every step that cannot be taken back it asks `lease`, and it gives
     /// up as soon as [`Lease::ended`] resolves. Whatever it set up for challenges is gone again when this returns, however it returns.
     async fn issue(&self, request: &Request, lease: &dyn Lease) -> Result<Bundle, IssueError>;
+}
+
+/// Takes bundles back.
+#[async_trait]
+pub trait Revoker: fmt::Debug + Send + Sync {
+    /// Revokes the leaf of a bundle. One that is revoked already is none the worse for it.
+    async fn revoke(&self, bundle: &Bundle, reason: Reason) -> Result<Revoked, IssueError>;
+}
+
+/// How a leaf came to be revoked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Revoked {
+    /// It is from now on.
+    Now,
+    /// It was already.
+    Before,
 }
 
 /// What is wanted.
@@ -70,6 +87,9 @@ pub trait Lease: Send + Sync {
 
     /// Tells what a person must look after although the bundle was made: an answer that could not be taken away again.
     fn left_behind(&self, what: &str);
+
+    /// Tells what is not as the configuration wants it although the bundle was made: another chain than the preferred one.
+    fn makes_do(&self, what: &str);
 }
 
 /// Why the work under a lease must stop.

@@ -25,6 +25,8 @@ use crate::support::ca_front::{CaFront, Fault, Resource};
 use crate::support::pebble::{Pebble, PebbleOptions};
 use crate::support::process::{Subprocess, program, run};
 
+mod account;
+mod chains;
 mod refusals;
 mod resume;
 
@@ -72,11 +74,15 @@ impl Lease for HeldLease {
     fn left_behind(&self, what: &str) {
         self.said.send_modify(|said| said.push(format!("left behind: {what}")));
     }
+
+    fn makes_do(&self, what: &str) {
+        self.said.send_modify(|said| said.push(format!("makes do: {what}")));
+    }
 }
 
 /// The account that several issuers share, as the machines of a fleet do.
 #[derive(Debug, Default)]
-struct SharedAccount(Mutex<Option<Zeroizing<Vec<u8>>>>);
+struct SharedAccount(Mutex<Option<Zeroizing<Vec<u8>>>>, Mutex<Vec<Zeroizing<Vec<u8>>>>);
 
 #[async_trait]
 impl Accounts for SharedAccount {
@@ -86,6 +92,28 @@ impl Accounts for SharedAccount {
 
     async fn keep_first(&self, mine: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, AccountsError> {
         Ok(lock(&self.0).get_or_insert(mine).clone())
+    }
+
+    async fn successors(&self, after: u32) -> Result<Vec<Zeroizing<Vec<u8>>>, AccountsError> {
+        Ok(lock(&self.1).iter().skip(after as usize).cloned().collect())
+    }
+
+    async fn keep_successor(&self, number: u32, mine: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, AccountsError> {
+        let mut kept = lock(&self.1);
+        if kept.len() < number as usize {
+            kept.push(mine);
+        }
+        Ok(kept[number as usize - 1].clone())
+    }
+
+    async fn replace(&self, account: Zeroizing<Vec<u8>>) -> Result<(), AccountsError> {
+        *lock(&self.0) = Some(account);
+        Ok(())
+    }
+
+    async fn forget(&self) -> Result<(), AccountsError> {
+        *lock(&self.0) = None;
+        Ok(())
     }
 }
 
@@ -100,6 +128,8 @@ fn options(directory: String, trust: &str, solver: Arc<dyn Solver>) -> AcmeOptio
         trust: Some(trust.to_owned()),
         contact: Some("ops@example.com".to_owned()),
         eab: None,
+        preferred_chain: None,
+        chain_trust: None,
         solver,
         accounts: Arc::new(SharedAccount::default()),
     }
@@ -321,6 +351,18 @@ async fn an_account_that_another_machine_opened_meanwhile_is_used() {
         }
         async fn keep_first(&self, mine: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, AccountsError> {
             self.0.keep_first(mine).await
+        }
+        async fn successors(&self, after: u32) -> Result<Vec<Zeroizing<Vec<u8>>>, AccountsError> {
+            self.0.successors(after).await
+        }
+        async fn keep_successor(&self, number: u32, mine: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, AccountsError> {
+            self.0.keep_successor(number, mine).await
+        }
+        async fn replace(&self, account: Zeroizing<Vec<u8>>) -> Result<(), AccountsError> {
+            self.0.replace(account).await
+        }
+        async fn forget(&self) -> Result<(), AccountsError> {
+            self.0.forget().await
         }
     }
     let pebble = Pebble::start(PebbleOptions::default()).await;

@@ -303,6 +303,8 @@ impl certfleet::issuer::Lease for NoLease {
     fn progress(&self, _: &str) {}
 
     fn left_behind(&self, _: &str) {}
+
+    fn makes_do(&self, _: &str) {}
 }
 
 #[tokio::test(start_paused = true)]

@@ -45,6 +45,8 @@ impl Lease for Uncontested {
     fn progress(&self, _: &str) {}
 
     fn left_behind(&self, _: &str) {}
+
+    fn makes_do(&self, _: &str) {}
 }
 
 fn request(names: &[&str], key_type: KeyType, now: DateTime<Utc>) -> Request {

@@ -19,6 +19,7 @@ mod local_ca;
 mod main_job;
 mod prune;
 mod push;
+mod revoke;
 mod rollback;
 mod rotation;
 mod s3;

@@ -46,7 +46,7 @@ async fn ca(patient: &Patient, name: &str, acme: &AcmeSettings) -> Vec<Finding> 
     let (seal, owned, called) = (Arc::clone(&patient.seal_cell), acme.clone(), name.to_owned());
     // No challenge is answered: any solver will do.
     let asking = async {
-        match blocking(move || assemble::acme_ca(&called, &owned, Arc::new(Standalone::everywhere()), &store, &seal)).await {
+        match blocking(move || assemble::acme_ca(&called, &owned, None, Arc::new(Standalone::everywhere()), &store, &seal)).await {
             Ok(issuer) => issuers::acme(&issuer, name, &profiles(patient, name), kept).await,
             Err(failure) => vec![issuers::unusable(name, failure.what, failure.hint)],
         }

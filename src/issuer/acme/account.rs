@@ -11,12 +11,13 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::attempts::Attempts;
+use super::jws::SigningKey;
 use super::refusal::{Step, explain};
 use super::{AcmeIssuer, OpenAccount};
 use crate::issuer::IssueError;
 
 /// Room for any account without growing: growing would leave copies of the key behind in memory.
-const ACCOUNT_BYTES: usize = 4096;
+pub(super) const ACCOUNT_BYTES: usize = 4096;
 
 /// Where the fleet keeps one issuer's account. What is kept is secret: it holds the account's private key.
 #[async_trait]
@@ -26,6 +27,18 @@ pub trait Accounts: std::fmt::Debug + Send + Sync {
 
     /// Keeps `mine`, unless there is one by now. Returns the account that is kept from now on, `mine` or another machine's.
     async fn keep_first(&self, mine: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, AccountsError>;
+
+    /// What was kept for the changes of key after number `after`, in order and without a gap.
+    async fn successors(&self, after: u32) -> Result<Vec<Zeroizing<Vec<u8>>>, AccountsError>;
+
+    /// Keeps `mine` for the change of key `number`, unless there is one by now. Returns what is kept, `mine` or another machine's.
+    async fn keep_successor(&self, number: u32, mine: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, AccountsError>;
+
+    /// Keeps `account` in the place of whatever is there.
+    async fn replace(&self, account: Zeroizing<Vec<u8>>) -> Result<(), AccountsError>;
+
+    /// Keeps none any more.
+    async fn forget(&self) -> Result<(), AccountsError>;
 }
 
 /// The account could not be read or kept.
@@ -65,10 +78,15 @@ impl ExternalAccount {
     }
 }
 
-/// The one thing of a kept account that the library does not show.
+/// What of a kept account the library does not show, or does not know.
 #[derive(Deserialize)]
-struct Kept {
+pub(super) struct Kept {
+    /// Its URL.
+    pub(super) id: String,
     directory: Option<String>,
+    /// How often its key was changed.
+    #[serde(default)]
+    pub(super) rollover: u32,
 }
 
 /// Who is told of each step.
@@ -93,25 +111,38 @@ pub fn thumbprint(kept: &[u8], directory: &str) -> Result<String, String> {
 
 impl AcmeIssuer {
     /// The account, opened once per process however many sites are issued at once.
-    pub(super) async fn account(&self, told: Told<'_>) -> Result<&Account, IssueError> {
-        let open = self.account.get_or_try_init(|| async { self.opened(told).await.map(OpenAccount) }).await?;
-        Ok(&open.0)
+    pub(super) async fn account(&self, told: Told<'_>) -> Result<&OpenAccount, IssueError> {
+        self.account.get_or_try_init(|| self.opened(told)).await
     }
 
     /// Opens the account, if the fleet has none yet, and yields the thumbprint of its key.
     pub async fn open_account(&self, told: Told<'_>) -> Result<String, IssueError> {
-        Ok(self.account(told).await?.key_thumbprint().to_owned())
+        Ok(self.account(told).await?.library.key_thumbprint().to_owned())
     }
 
-    async fn opened(&self, told: Told<'_>) -> Result<Account, IssueError> {
-        match self.options.accounts.load().await? {
+    async fn opened(&self, told: Told<'_>) -> Result<OpenAccount, IssueError> {
+        match self.kept().await? {
             Some(kept) => self.open_kept(&kept).await,
             None => self.open_new(told).await,
         }
     }
 
+    /// The account that the fleet keeps, with the key that the CA knows: a change of key may have got no further than there.
+    pub(super) async fn kept(&self) -> Result<Option<Zeroizing<Vec<u8>>>, IssueError> {
+        let accounts = &self.options.accounts;
+        let Some(kept) = accounts.load().await? else { return Ok(None) };
+        let known = self.read_kept(&kept)?;
+        for successor in accounts.successors(known.rollover).await?.into_iter().rev() {
+            if self.read_kept(&successor)?.id == known.id && self.is_known(&successor).await? {
+                accounts.replace(successor.clone()).await?;
+                return Ok(Some(successor));
+            }
+        }
+        Ok(Some(kept))
+    }
+
     /// Opens an account at the CA and keeps it, unless another machine's was kept meanwhile: then that one is the fleet's.
-    async fn open_new(&self, told: Told<'_>) -> Result<Account, IssueError> {
+    async fn open_new(&self, told: Told<'_>) -> Result<OpenAccount, IssueError> {
         told("opening an account");
         let (account, mine) = match self.register().await {
             Ok(made) => made,
@@ -123,7 +154,7 @@ impl AcmeIssuer {
         };
         let kept = self.options.accounts.keep_first(mine.clone()).await?;
         if *kept == *mine {
-            return Ok(account);
+            return Ok(OpenAccount { library: account, key: self.signing_key(&self.credentials(&mine)?)? });
         }
         // Nobody knows its key any more after this: no use to leave it open. But nothing depends on it either.
         if let Err(error) = account.deactivate().await {
@@ -150,12 +181,13 @@ impl AcmeIssuer {
         Ok((account, mine))
     }
 
-    async fn open_kept(&self, kept: &[u8]) -> Result<Account, IssueError> {
+    async fn open_kept(&self, kept: &[u8]) -> Result<OpenAccount, IssueError> {
         let mut attempts = Attempts::default();
         loop {
             let credentials = self.credentials(kept)?;
+            let key = self.signing_key(&credentials)?;
             match Account::builder_with_http(Box::new(self.client.clone())).from_credentials(credentials).await {
-                Ok(account) => return Ok(account),
+                Ok(library) => return Ok(OpenAccount { library, key }),
                 Err(error) => attempts.again(error).await.map_err(|error| explain(&self.options.name, Step::Account, &error))?,
             }
         }
@@ -163,15 +195,24 @@ impl AcmeIssuer {
 
     /// Reads a kept account, which must be one at this CA.
     pub(super) fn credentials(&self, kept: &[u8]) -> Result<AccountCredentials, IssueError> {
-        let unreadable = |_| self.unusable("it cannot be read");
-        let directory = serde_json::from_slice::<Kept>(kept).map_err(unreadable)?.directory.unwrap_or_default();
-        if directory != self.options.directory {
-            return Err(self.unusable(&format!("it belongs to {directory}, and the configuration says {}", self.options.directory)));
-        }
-        serde_json::from_slice(kept).map_err(unreadable)
+        self.read_kept(kept)?;
+        serde_json::from_slice(kept).map_err(|_| self.unusable("it cannot be read"))
     }
 
-    fn unusable(&self, why: &str) -> IssueError {
+    pub(super) fn read_kept(&self, kept: &[u8]) -> Result<Kept, IssueError> {
+        let read: Kept = serde_json::from_slice(kept).map_err(|_| self.unusable("it cannot be read"))?;
+        let directory = read.directory.as_deref().unwrap_or_default();
+        if directory == self.options.directory {
+            return Ok(read);
+        }
+        Err(self.unusable(&format!("it belongs to {directory}, and the configuration says {}", self.options.directory)))
+    }
+
+    pub(super) fn signing_key(&self, credentials: &AccountCredentials) -> Result<SigningKey, IssueError> {
+        SigningKey::from_pkcs8(credentials.private_key().secret_pkcs8_der()).ok_or_else(|| self.unusable("its key cannot be used"))
+    }
+
+    pub(super) fn unusable(&self, why: &str) -> IssueError {
         let name = &self.options.name;
         IssueError::Refused {
             reason: format!("the account that the fleet keeps for it is unusable: {why}"),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::header::{HeaderMap, HeaderValue, LINK, RETRY_AFTER, USER_AGENT};
 use http::uri::Scheme;
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -48,7 +48,7 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// By whom the TLS certificate of the directory must be signed.
 #[derive(Clone, Debug, Default)]
-pub(super) enum Trust {
+pub(super) enum TlsTrust {
     /// By a root that the system trusts.
     #[default]
     System,
@@ -65,6 +65,8 @@ struct Inner {
     requests: AtomicU64,
     /// What successful answers asked for, by URL, until the one who polls that URL takes it.
     retry_after: Mutex<HashMap<String, Duration>>,
+    /// Where a good answer said that other forms of it are, by its URL.
+    alternates: Mutex<HashMap<String, Vec<String>>>,
 }
 
 enum Transport {
@@ -85,7 +87,7 @@ pub(super) enum ClientError {
 
 impl CaClient {
     /// A client for the CA at `directory`, through the proxy that `proxies` names for it, if any.
-    pub(super) fn new(directory: &Uri, trust: Trust, proxies: &Matcher) -> Result<Self, ClientError> {
+    pub(super) fn new(directory: &Uri, trust: TlsTrust, proxies: &Matcher) -> Result<Self, ClientError> {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
@@ -106,7 +108,7 @@ impl CaClient {
                 Transport::Proxied(client(https(tls, tunnel)))
             }
         };
-        Ok(Self(Arc::new(Inner { transport, requests: AtomicU64::new(0), retry_after: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { transport, requests: AtomicU64::new(0), retry_after: Mutex::default(), alternates: Mutex::default() })))
     }
 
     /// How many requests were sent so far.
@@ -117,6 +119,15 @@ impl CaClient {
     /// The pause that the last good answer from `url` asked for. Asking forgets it.
     pub(super) fn take_retry_after(&self, url: &str) -> Option<Duration> {
         self.pauses().remove(url)
+    }
+
+    /// Where the last good answer from `url` said that other forms of it are (RFC 8555 section 7.4.2). Asking forgets it.
+    pub(super) fn take_alternates(&self, url: &str) -> Vec<String> {
+        self.others().remove(url).unwrap_or_default()
+    }
+
+    fn others(&self) -> MutexGuard<'_, HashMap<String, Vec<String>>> {
+        self.0.alternates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pauses(&self) -> MutexGuard<'_, HashMap<String, Duration>> {
@@ -148,8 +159,14 @@ impl CaClient {
             if !refusal.is("badNonce") {
                 return Err(HttpFailure::Refused(Box::new(refusal)));
             }
-        } else if let Some(pause) = pause {
-            self.pauses().insert(uri.to_string(), pause);
+        } else {
+            if let Some(pause) = pause {
+                self.pauses().insert(uri.to_string(), pause);
+            }
+            let alternates = alternates(&parts.headers);
+            if !alternates.is_empty() {
+                self.others().insert(uri.to_string(), alternates);
+            }
         }
         Ok(Response::from_parts(parts, Full::new(body)))
     }
@@ -179,12 +196,12 @@ async fn read(response: Response<Incoming>) -> Result<Response<Bytes>, Box<dyn s
     Ok(Response::from_parts(parts, body))
 }
 
-fn tls_config(trust: Trust) -> Result<ClientConfig, rustls::Error> {
+fn tls_config(trust: TlsTrust) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     Ok(match trust {
-        Trust::System => builder.dangerous().with_custom_certificate_verifier(system_verifier(provider)?).with_no_client_auth(),
-        Trust::Roots(roots) => {
+        TlsTrust::System => builder.dangerous().with_custom_certificate_verifier(system_verifier(provider)?).with_no_client_auth(),
+        TlsTrust::Roots(roots) => {
             let mut store = RootCertStore::empty();
             for root in roots {
                 store.add(root)?;
@@ -228,6 +245,18 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     Some(pause.min(LONGEST_RETRY_AFTER))
 }
 
+/// The targets of links whose relation is `alternate` (RFC 8288), in order.
+fn alternates(headers: &HeaderMap) -> Vec<String> {
+    let values = headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok());
+    // Neither URLs of CAs nor relations hold a comma before a `<`: that is where one link ends and the next begins.
+    let links = values.flat_map(|value| value.split('<').skip(1)).filter_map(|link| link.split_once('>'));
+    let is_alternate = |parameters: &str| {
+        let relations = parameters.split([';', ',']).filter_map(|parameter| parameter.trim().strip_prefix("rel="));
+        relations.map(|relation| relation.trim_matches('"')).any(|relation| relation.split(' ').any(|name| name == "alternate"))
+    };
+    links.filter(|(_, parameters)| is_alternate(parameters)).map(|(target, _)| target.to_owned()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -241,7 +270,7 @@ mod tests {
         let proxy = format!("http://{}", listener.local_addr().expect("an address"));
         let proxies = Matcher::builder().https(proxy).no("inside.example").build();
         let send = |url: &'static str| {
-            let client = CaClient::new(&Uri::from_static(url), Trust::Roots(Vec::new()), &proxies).expect("a client");
+            let client = CaClient::new(&Uri::from_static(url), TlsTrust::Roots(Vec::new()), &proxies).expect("a client");
             client.request(Request::get(url).body(BodyWrapper::default()).expect("a request"))
         };
         let asked = async {
@@ -253,7 +282,8 @@ mod tests {
         let (result, line) = tokio::join!(send("https://ca.example/dir"), asked);
         assert!(result.is_err(), "the proxy has hung up");
         assert_eq!(line, "CONNECT ca.example:443 HTTP/1.1\r\n");
-        let inside = CaClient::new(&Uri::from_static("https://inside.example/dir"), Trust::Roots(Vec::new()), &proxies).expect("a client");
+        let inside =
+            CaClient::new(&Uri::from_static("https://inside.example/dir"), TlsTrust::Roots(Vec::new()), &proxies).expect("a client");
         assert!(matches!(inside.0.transport, Transport::Direct(_)));
     }
 
@@ -264,8 +294,30 @@ mod tests {
             ("socks5://user:hush@proxy.example:1080", "socks5://proxy.example:1080"),
         ] {
             let proxies = Matcher::builder().https(proxy).build();
-            let error = CaClient::new(&Uri::from_static("https://ca.example/dir"), Trust::Roots(Vec::new()), &proxies).err();
+            let error = CaClient::new(&Uri::from_static("https://ca.example/dir"), TlsTrust::Roots(Vec::new()), &proxies).err();
             assert_eq!(error.expect("an error").to_string(), format!("the proxy {named} cannot be used"));
+        }
+    }
+
+    #[test]
+    fn links_to_alternates_are_told_from_others() {
+        for (values, expected) in [
+            (vec!["<https://ca.example/1>;rel=\"alternate\""], vec!["https://ca.example/1"]),
+            (
+                vec![
+                    "<https://ca.example/dir>; rel=\"index\", <https://ca.example/1>; rel=alternate",
+                    "<https://ca.example/2>;rel=\"alternate\"",
+                ],
+                vec!["https://ca.example/1", "https://ca.example/2"],
+            ),
+            (vec!["<https://ca.example/up>; title=\"an alternate\"; rel=\"up\"", "no link", "<", ""], vec![]),
+            (vec!["<https://ca.example/1>; rel=\"prev alternate\""], vec!["https://ca.example/1"]),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in &values {
+                headers.append(LINK, HeaderValue::from_str(value).expect("a header"));
+            }
+            assert_eq!(alternates(&headers), expected, "{values:?}");
         }
     }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::AcmeIssuer;
 use super::attempts::Attempts;
-use super::refusal::{Step, clip, explain};
+use super::refusal::{Step, clip, explain, is_of_kind};
 use crate::issuer::IssueError;
 
 /// What a CA's directory says about it (RFC 8555 section 7.1.1).
@@ -34,13 +34,14 @@ pub enum Standing {
 /// The parts of a directory that everything else rests on, and what it says about the CA.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Directory {
-    #[serde(rename = "newNonce")]
-    _new_nonce: String,
+pub(super) struct Directory {
+    pub(super) new_nonce: String,
     #[serde(rename = "newAccount")]
     _new_account: String,
     #[serde(rename = "newOrder")]
     _new_order: String,
+    pub(super) revoke_cert: Option<String>,
+    pub(super) key_change: Option<String>,
     #[serde(default)]
     meta: Meta,
 }
@@ -98,6 +99,18 @@ impl AcmeIssuer {
         }
     }
 
+    /// Whether the CA knows an account of this key.
+    pub(super) async fn is_known(&self, kept: &[u8]) -> Result<bool, IssueError> {
+        let mut attempts = Attempts::default();
+        loop {
+            match self.find(&self.credentials(kept)?).await {
+                Ok(_) => return Ok(true),
+                Err(error) if is_of_kind(&error, "accountDoesNotExist") => return Ok(false),
+                Err(error) => attempts.again(error).await.map_err(|error| explain(&self.options.name, Step::Lookup, &error))?,
+            }
+        }
+    }
+
     async fn find(&self, credentials: &AccountCredentials) -> Result<Account, Error> {
         let der = credentials.private_key();
         let key = (Key::from_pkcs8_der(der.clone_key())?, PrivateKeyDer::from(der.clone_key()));
@@ -105,7 +118,7 @@ impl AcmeIssuer {
         Ok(builder.from_key(key, self.options.directory.clone()).await?.0)
     }
 
-    async fn fetch_directory(&self) -> Result<Directory, Error> {
+    pub(super) async fn fetch_directory(&self) -> Result<Directory, Error> {
         let body: BodyWrapper<Bytes> = BodyWrapper::default();
         let request = Request::get(&self.options.directory).body(body)?;
         let mut answer = self.client.request(request).await?;

@@ -22,23 +22,31 @@ use crate::domain::bundle::Bundle;
 use crate::domain::identifier::Identifier;
 use crate::domain::pem;
 use crate::domain::site::IfMissing;
+use crate::domain::trust::Trust;
 use crate::solver::Solver;
 
 mod account;
 mod answers;
 mod attempts;
+mod chains;
 mod http_client;
+mod jws;
 mod look;
 mod refusal;
+mod revocation;
+mod signed;
+mod upkeep;
 mod work;
 
 pub use account::{Accounts, AccountsError, ExternalAccount, Told, thumbprint};
 pub use look::{Offer, Standing};
 pub use refusal::Refusal;
+pub use upkeep::AccountView;
 
 use answers::Answers;
 use attempts::Attempts;
-use http_client::{CaClient, ClientError, Trust};
+use http_client::{CaClient, ClientError, TlsTrust};
+use jws::SigningKey;
 use refusal::{Step, clip, explain, is_gone};
 use work::{Setback, Work};
 
@@ -55,6 +63,10 @@ pub struct AcmeOptions {
     pub contact: Option<String>,
     /// Binding to a customer of the CA.
     pub eab: Option<ExternalAccount>,
+    /// Of several chains that it offers for a leaf, the one whose last certificate was issued by somebody of this common name.
+    pub preferred_chain: Option<String>,
+    /// Whom its chains must lead to; `None`: anybody.
+    pub chain_trust: Option<Trust>,
     /// Who answers challenges.
     pub solver: Arc<dyn Solver>,
     /// Where the fleet keeps its account.
@@ -116,11 +128,14 @@ pub struct AcmeIssuer {
 }
 
 /// The library shows its account's innards in no way, and neither do we.
-struct OpenAccount(Account);
+struct OpenAccount {
+    library: Account,
+    key: SigningKey,
+}
 
 impl std::fmt::Debug for OpenAccount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "OpenAccount({})", self.0.id())
+        write!(f, "OpenAccount({})", self.library.id())
     }
 }
 
@@ -136,7 +151,7 @@ impl AcmeIssuer {
         if options.eab.as_ref().is_some_and(|eab| eab.mac_key().is_none()) {
             return Err(AcmeOptionsError::MacKey { issuer });
         }
-        let trust = options.trust.as_deref().map_or(Ok(Trust::System), roots);
+        let trust = options.trust.as_deref().map_or(Ok(TlsTrust::System), roots);
         let trust = trust.map_err(|why| AcmeOptionsError::Trust { issuer: issuer.clone(), why })?;
         let client = CaClient::new(&directory, trust, &Matcher::from_env()).map_err(|error| match error {
             ClientError::Tls(source) => AcmeOptionsError::Tls { issuer, source },
@@ -151,7 +166,7 @@ impl AcmeIssuer {
     }
 
     async fn obtain(&self, request: &Request, lease: &dyn Lease, answers: &mut Answers) -> Result<Bundle, IssueError> {
-        let account = self.account(&|step| lease.progress(step)).await?;
+        let account = &self.account(&|step| lease.progress(step)).await?.library;
         let request = &*Self::with_offered_profile(account, request, lease)?;
         for unfinished in request.unfinished.iter().chain(&request.other_unfinished) {
             if let Some(bundle) = self.resume(account, request, unfinished, lease, answers).await? {
@@ -301,11 +316,11 @@ impl Issuer for AcmeIssuer {
     }
 }
 
-fn roots(text: &str) -> Result<Trust, String> {
+fn roots(text: &str) -> Result<TlsTrust, String> {
     let blocks = pem::blocks(text).map_err(|error| error.to_string())?;
     let certificates = blocks.into_iter().filter(|block| block.label == "CERTIFICATE");
     let roots: Vec<_> = certificates.map(|block| CertificateDer::from(block.der.to_vec())).collect();
-    if roots.is_empty() { Err("there is no certificate in it".to_owned()) } else { Ok(Trust::Roots(roots)) }
+    if roots.is_empty() { Err("there is no certificate in it".to_owned()) } else { Ok(TlsTrust::Roots(roots)) }
 }
 
 fn acme_identifier(identifier: &Identifier) -> instant_acme::Identifier {

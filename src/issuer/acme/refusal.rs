@@ -34,6 +34,10 @@ pub(super) enum Step {
     Download,
     Directory,
     Lookup,
+    Update,
+    Rollover,
+    Deactivate,
+    Revoke,
 }
 
 impl fmt::Display for Step {
@@ -47,6 +51,10 @@ impl fmt::Display for Step {
             Self::Download => "fetch the certificate",
             Self::Directory => "fetch the directory",
             Self::Lookup => "look the account up",
+            Self::Update => "change the account",
+            Self::Rollover => "change the account's key",
+            Self::Deactivate => "deactivate the account",
+            Self::Revoke => "revoke the certificate",
         })
     }
 }

@@ -295,10 +295,11 @@ impl Work<'_> {
                 },
             }
         };
-        self.bundle(&text).map_err(|why| Setback::Useless(protests(&format!("what it issued is not usable: {why}"))))
+        let bundle = self.bundle(&text).map_err(|why| Setback::Useless(protests(&format!("what it issued is not usable: {why}"))))?;
+        Ok(self.best_chain(bundle).await)
     }
 
-    fn bundle(&self, text: &str) -> Result<Bundle, String> {
+    pub(super) fn bundle(&self, text: &str) -> Result<Bundle, String> {
         let blocks = pem::blocks(text).map_err(|error| error.to_string())?;
         let chain: Vec<_> = blocks.iter().filter(|block| block.label == "CERTIFICATE").map(|block| &**block.der).collect();
         let bundle = Bundle::new(&chain, self.key.clone()).map_err(|error| super::refusal::chain(&error))?;

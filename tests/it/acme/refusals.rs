@@ -294,7 +294,7 @@ async fn a_ca_out_of_reach_is_told_from_one_that_is_not_trusted() {
 async fn an_account_of_another_ca_is_refused() {
     let pebble = Pebble::start(PebbleOptions::default()).await;
     for kept in ["not JSON", r#"{"id":"https://ca.example/1","key_pkcs8":"AA","directory":"https://ca.example/dir"}"#] {
-        let accounts = SharedAccount(Mutex::new(Some(Zeroizing::new(kept.as_bytes().to_vec()))));
+        let accounts = SharedAccount(Mutex::new(Some(Zeroizing::new(kept.as_bytes().to_vec()))), Mutex::default());
         let shared =
             AcmeOptions { accounts: Arc::new(accounts), ..options(pebble.directory_url(), pebble.root_pem(), standalone(&pebble)) };
         let issuer = AcmeIssuer::new(shared).expect("good options");

@@ -254,6 +254,9 @@ async fn nothing_is_finalized_without_the_lease() {
         fn left_behind(&self, what: &str) {
             self.0.left_behind(what);
         }
+        fn makes_do(&self, what: &str) {
+            self.0.makes_do(what);
+        }
     }
     let pebble = Pebble::start(PebbleOptions::default()).await;
     let front = CaFront::start(&pebble);

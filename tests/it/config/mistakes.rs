@@ -156,6 +156,16 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         ":2:12: [issuer.local-ca] lifetime: \"11y\" is out of range",
         "anything from 1 second to 3650 days",
     ),
+    (
+        "[[site]]\nname = \"a.example\"\nmust_staple = true",
+        ":3:15: [[site]] must_staple: certificates that must be served with an OCSP answer are not ordered: CAs have given up OCSP, and refuse them",
+        "remove must_staple; short-lived certificates (profile = \"shortlived\") serve the same purpose",
+    ),
+    (
+        "[solver.dns]\nkind = \"dns-persist-01\"",
+        ":2:8: [solver.dns] kind: dns-persist-01 is still a draft, whose records CAs have not agreed upon: it is not supported",
+        "use dns-01",
+    ),
     ("[agent]\nsplay = \"\"", ":2:9: [agent] splay: \"\" is not a duration", ""),
     // Missing
     ("[[site]]\nmethod = \"manual\"", ":1:1: [[site]] name is missing", "write name = \"www.example.com\""),

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, HeaderValue, LINK, RETRY_AFTER};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -32,6 +32,8 @@ pub enum Resource {
     Challenge,
     Finalize,
     Certificate,
+    KeyChange,
+    Revocation,
 }
 
 impl Resource {
@@ -47,6 +49,8 @@ impl Resource {
             "chalZ" => Self::Challenge,
             "finalize-order" => Self::Finalize,
             "certZ" => Self::Certificate,
+            "rollover-account-key" => Self::KeyChange,
+            "revoke-cert" => Self::Revocation,
             _ => return None,
         })
     }
@@ -75,6 +79,8 @@ pub enum Fault {
     Rewritten(Arc<dyn Fn(&mut Value) + Send + Sync>),
     /// pebble's answer gets a `Retry-After`.
     Delayed(&'static str),
+    /// pebble's answer gets these links in the place of its own.
+    Linked(Vec<String>),
 }
 
 impl Fault {
@@ -94,6 +100,7 @@ impl fmt::Debug for Fault {
             Self::Struck(_) => f.write_str("struck"),
             Self::Rewritten(_) => f.write_str("rewritten"),
             Self::Delayed(_) => f.write_str("delayed"),
+            Self::Linked(links) => write!(f, "linked to {links:?}"),
         }
     }
 }
@@ -198,6 +205,15 @@ impl State {
             Some(Fault::Delayed(pause)) => {
                 let mut response = self.forward(request).await.map(Full::new);
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(pause));
+                Ok(response)
+            }
+            Some(Fault::Linked(links)) => {
+                let mut response = self.forward(request).await.map(Full::new);
+                response.headers_mut().remove(LINK);
+                for link in links {
+                    let link = format!("<{link}>;rel=\"alternate\"");
+                    response.headers_mut().append(LINK, HeaderValue::from_str(&link).expect("a header"));
+                }
                 Ok(response)
             }
         }

@@ -156,6 +156,12 @@ impl Pebble {
         &self.issuance_root_pem
     }
 
+    /// The root that one of its chains leads to: 0 is that of the default one.
+    pub async fn root(&self, number: u8) -> String {
+        let root = self.client.get(&format!("{}/roots/{number}", self.management)).await;
+        String::from_utf8(root.into()).expect("PEM")
+    }
+
     /// A client that trusts its TLS certificate.
     pub fn client(&self) -> &HttpClient {
         &self.client
