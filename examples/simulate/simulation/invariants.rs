@@ -234,10 +234,11 @@ pub fn node_has_run(world: &World, process: &Arc<Process>, site: &SiteName, befo
     }
 }
 
-/// Looked at when nobody is at work: what the CA has issued is in the bucket, or can be had again.
+/// Looked at when nobody is at work: what the CA has issued is in the bucket, or can be had again. What has run out before anybody came
+/// to fetch it is no loss, and its order is given up for a fresh one.
 pub fn nothing_is_lost(world: &World) {
-    let unpublished = world.state().ca.unpublished();
-    for issued in unpublished {
+    let (unpublished, now) = (world.state().ca.unpublished(), world.now());
+    for issued in unpublished.into_iter().filter(|issued| issued.not_after > now) {
         let recoverable = {
             let state = world.state();
             let passed = state.bucket.highest(&issued.site) >= issued.generation
