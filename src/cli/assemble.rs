@@ -12,8 +12,8 @@ use super::console::Console;
 use super::exit::Exit;
 use super::failure::Failure;
 use crate::config::{
-    self, AcmeSettings, ConfigError, Election, Http01Settings, HttpAnswer, HttpCheck, IdentitySource, IssuerSettings, Location, Program,
-    S3Settings, Seal as SealSetting, Secret, Settings, SolverSettings, Sources,
+    self, AcmeSettings, ConfigError, DnsProvider, DnsSettings, Election, Http01Settings, HttpAnswer, HttpCheck, IdentitySource,
+    IssuerSettings, Location, Program, S3Settings, Seal as SealSetting, Secret, Settings, SolverSettings, Sources,
 };
 use crate::datastore::Datastore;
 use crate::datastore::directory::DirectoryDatastore;
@@ -35,6 +35,9 @@ use crate::issuer::acme::{AcmeIssuer, AcmeOptions, ExternalAccount};
 use crate::issuer::local_ca::{self, LocalCaIssuer, LocalCaOptions};
 use crate::issuer::self_signed::SelfSigned;
 use crate::solver::confirm::Confirmed;
+use crate::solver::dns::acme_sh::AcmeSh;
+use crate::solver::dns::zone::Resolver;
+use crate::solver::dns::{Dns01, Records, providers};
 use crate::solver::look::Place as Sighted;
 use crate::solver::redirect::Redirect;
 use crate::solver::script::Script;
@@ -267,6 +270,7 @@ pub(super) fn solver(settings: &Settings, name: &str, store: &Arc<dyn Datastore>
         Some(SolverSettings::Http01(http)) => http_01(settings, http, store),
         Some(SolverSettings::TlsAlpn01 { listen }) => Ok(Arc::new(TlsAlpn::new(*listen))),
         Some(SolverSettings::Dns01Program(named)) => program(settings, named, ChallengeKind::Dns01),
+        Some(SolverSettings::Dns01(dns)) => dns_01(dns),
     }
 }
 
@@ -306,6 +310,24 @@ fn program(settings: &Settings, program: &Program, kind: ChallengeKind) -> Resul
     };
     let script = script.map_err(|error: SolverError| Failure::new(&error, error.hint.clone(), Exit::Usage))?;
     Ok(Arc::new(script))
+}
+
+fn dns_01(dns: &DnsSettings) -> Result<Arc<dyn Solver>, Failure> {
+    let credentials = secrets(&dns.credentials)?;
+    let assemble = move || -> Result<Dns01, SolverError> {
+        let records: Box<dyn Records> = match &dns.provider {
+            DnsProvider::BuiltIn(name) => Box::new(providers::updater(name, credentials, dns.settings.clone())?),
+            DnsProvider::AcmeSh { script, acme_sh } => Box::new(AcmeSh::new(acme_sh, script, credentials, dns.settings.clone())?),
+        };
+        let resolver = dns.resolver.map_or_else(Resolver::of_the_system, |server| Ok(Resolver::at(server)))?;
+        let solver = Dns01::new(records, resolver, dns.propagation_timeout);
+        match &dns.alias {
+            Some(alias) => solver.with_alias(alias),
+            None => Ok(solver),
+        }
+    };
+    let solver = assemble().map_err(|error| Failure::new(&error, error.hint.clone(), Exit::Usage))?;
+    Ok(Arc::new(solver))
 }
 
 /// Credentials, each resolved.

@@ -11,7 +11,9 @@ use super::assemble;
 use super::console::Console;
 use super::exit::Exit;
 use super::failure::Failure;
-use crate::config::{HttpAnswer, IdentitySource, IssuerSettings, Location, Origin, Secret, Settings, SolverSettings, TargetKind};
+use crate::config::{
+    DnsProvider, HttpAnswer, IdentitySource, IssuerSettings, Location, Origin, Secret, Settings, SolverSettings, TargetKind,
+};
 use crate::domain::schedule::{MachineRole, Presence, Schedule, ScheduleFile, Unwritable, Written};
 use crate::fleet::progress::Progress as _;
 use crate::fleet::schedule::{self as fleet_schedule, Change, Placed, ScheduleError};
@@ -208,6 +210,9 @@ fn runs_programs_of_others(settings: &Settings, role: MachineRole) -> bool {
         SolverSettings::Http01(http) => matches!(http.answer, HttpAnswer::Program(_)),
         SolverSettings::Dns01Program(_) => true,
         SolverSettings::TlsAlpn01 { .. } => false,
+        SolverSettings::Dns01(dns) => {
+            matches!(dns.provider, DnsProvider::AcmeSh { .. }) || dns.credentials.values().any(Secret::is_printed)
+        }
     };
     identity.into_iter().chain(store).chain(accounts).any(Secret::is_printed)
         || settings.solvers.values().any(solves)

@@ -13,16 +13,18 @@
 //! | `BUILD_HOME` | runtimedata is `$BUILD_HOME/runtimedata` |
 //! | `S3_HOST_BASE` | the store's host, without a scheme; without it the datastore is the file's, or the default directory |
 //! | `S3_ACCESS_KEY`, `S3_SECRET_KEY`, `S3_LOCATION` | credentials and region; `US` is what S3 once called us-east-1 |
-//! | `DNS_CHOICE` | part of the bucket's name |
+//! | `DNS_CHOICE` | part of the bucket's name; `CLOUDFLARE`, `DIGITALOCEAN`, `EXOSCALE`, `LINODE` or `VULTR` also answers challenges |
+//! | `DNS_SECURITY_KEY` | its token; `ACCOUNT:::TOKEN` at Cloudflare, `KEY:SECRET` at Exoscale |
 //! | `WEBSERVER_CHOICE` | `NGINX`, `APACHE` or `LIGHTTPD`: where the file has no target, it is this server with `~/ssl`, seen at 127.0.0.1:443 |
 //!
 //! Of the `S3_…` values that are chained by `|`, one per region, the first is used, as the toolkit does for certificates. The bucket is
 //! the toolkit's own, `<WEBSITE_URL, dots as hyphens>-<DNS_CHOICE>-<lets|zero>-ssl`; our objects have other names than its
 //! `fullchain.pem` and `privkey.pem`, and leave them alone.
 //!
-//! `DNS_CHOICE` with `DNS_USERNAME` and `DNS_SECURITY_KEY` also asks for challenges to be answered at that DNS provider, which this
-//! release cannot; the configuration file's only solver is used in its place.
+//! `DNS_CHOICE` with `DNS_SECURITY_KEY` has challenges answered at that DNS provider, unless the configuration file has its one solver.
+//! `DNS_USERNAME` is not needed: all five take a token, or a key and its secret.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use zeroize::Zeroizing;
@@ -33,6 +35,7 @@ use super::error::{ConfigError, Place, Setting};
 use super::issuers::{self, IssuerSettings};
 use super::secret::Secret;
 use super::sites::{Known, from_the_command_line, only_solver};
+use super::solvers::DnsSettings;
 use super::targets::TargetKind;
 use crate::domain::identifier::Identifier;
 use crate::domain::site::{Lineage, Method, Site, SiteName};
@@ -45,6 +48,8 @@ pub(super) struct Toolkit {
     service: Service,
     lineage: Lineage,
     dns_choice: Option<String>,
+    /// The solver at that provider.
+    pub(super) dns: Option<DnsSettings>,
     pub(super) contact: Option<Said>,
     pub(super) cloudhost: Option<Said>,
     pub(super) build_identifier: Option<Said>,
@@ -72,6 +77,12 @@ impl Service {
     }
 }
 
+/// How long Cloudflare's global keys are, which came before its tokens.
+const CLOUDFLARE_GLOBAL_KEY_DIGITS: usize = 37;
+
+/// What the solver at the toolkit's DNS provider is called.
+pub(super) const SOLVER: &str = "dns";
+
 const WEBSERVERS: &[(&str, TargetKind)] =
     &[("NGINX", TargetKind::Nginx), ("APACHE", TargetKind::Apache), ("LIGHTTPD", TargetKind::Lighttpd)];
 
@@ -85,6 +96,11 @@ impl Variables<'_> {
 
     fn said(&self, name: &'static str) -> Option<Said> {
         self.get(name).map(|value| (name, value))
+    }
+
+    fn secret(&self, name: &str) -> Option<Zeroizing<String>> {
+        let value = Zeroizing::new((self.0)(name)?);
+        Some(Zeroizing::new(value.trim().to_owned())).filter(|value| !value.is_empty())
     }
 
     /// The first of the values that are chained by `|`.
@@ -131,6 +147,7 @@ pub(super) fn read(environment: Environment<'_>) -> Result<Option<Toolkit>, Conf
         service,
         lineage: variables.choose("SSL_LIVE_CERT", &[("1", Lineage::Live), ("0", Lineage::Staging)])?,
         dns_choice: variables.get("DNS_CHOICE"),
+        dns: dns(&variables)?,
         contact: variables.said("SYSTEM_TOEMAIL_ADDRESS"),
         cloudhost: variables.said("CLOUDHOST"),
         build_identifier: variables.said("BUILD_IDENTIFIER"),
@@ -139,6 +156,34 @@ pub(super) fn read(environment: Environment<'_>) -> Result<Option<Toolkit>, Conf
         webserver: variables.chosen("WEBSERVER_CHOICE", WEBSERVERS)?,
         identifier,
     }))
+}
+
+/// Where the toolkit's security key goes.
+fn dns(variables: &Variables<'_>) -> Result<Option<DnsSettings>, ConfigError> {
+    let (Some(choice), Some(key)) = (variables.get("DNS_CHOICE"), variables.secret("DNS_SECURITY_KEY")) else { return Ok(None) };
+    let choice = choice.to_ascii_lowercase();
+    let given: Vec<(&str, &str)> = match choice.as_str() {
+        "cloudflare" => {
+            let token = key.rsplit_once(":::").map_or(key.as_str(), |(_, token)| token);
+            if token.len() == CLOUDFLARE_GLOBAL_KEY_DIGITS && token.chars().all(|digit| digit.is_ascii_hexdigit()) {
+                let why = "it is Cloudflare's global key, which may change everything".to_owned();
+                return Err(rejected("DNS_SECURITY_KEY", why, "make an API token that may edit the zone's DNS, and set that"));
+            }
+            vec![("CLOUDFLARE_DNS_API_TOKEN", token)]
+        }
+        "digitalocean" => vec![("DO_AUTH_TOKEN", &key)],
+        "exoscale" => {
+            let unsplit = || rejected("DNS_SECURITY_KEY", "Exoscale's has two parts".to_owned(), "set it as the toolkit does: KEY:SECRET");
+            let (key, secret) = key.split_once(':').ok_or_else(unsplit)?;
+            vec![("EXOSCALE_API_KEY", key), ("EXOSCALE_API_SECRET", secret)]
+        }
+        "linode" => vec![("LINODE_TOKEN", &key)],
+        "vultr" => vec![("VULTR_API_KEY", &key)],
+        _ => return Ok(None),
+    };
+    let held = |(name, value): (&str, &str)| (name.to_owned(), Secret::held("DNS_SECURITY_KEY", Zeroizing::new(value.to_owned())));
+    let credentials: BTreeMap<_, _> = given.into_iter().map(held).collect();
+    Ok(Some(DnsSettings::built_in(&choice, credentials)))
 }
 
 fn bucket(variables: &Variables<'_>, identifier: &Identifier, service: Service) -> Result<Option<ToolkitBucket>, ConfigError> {
@@ -169,7 +214,7 @@ fn bucket(variables: &Variables<'_>, identifier: &Identifier, service: Service) 
 }
 
 impl Toolkit {
-    /// The one site, with the file's only solver where its issuer needs one.
+    /// The one site, with the only solver, the file's or the toolkit's, where its issuer needs one.
     pub(super) fn site(&self, known: &Known<'_>) -> Result<Site, ConfigError> {
         let base = from_the_command_line(&self.identifier);
         if self.method == Method::Manual {
@@ -199,8 +244,8 @@ impl Toolkit {
         let hint = "add one [solver.NAME] to certfleet.toml (kind = \"http-01\", or \"dns-01\" with present = [\"prog\"]), or set SSL_GENERATION_METHOD=MANUAL";
         match &self.dns_choice {
             Some(provider) => {
-                let why = format!("the issuer {issuer:?} needs a solver, and DNS at {provider:?} is not supported by this release");
-                rejected("DNS_CHOICE", why, hint)
+                let why = format!("the issuer {issuer:?} needs a solver, and DNS at {provider:?} is none without DNS_SECURITY_KEY");
+                rejected("DNS_CHOICE", why, "set DNS_SECURITY_KEY; DNS_CHOICE is cloudflare, digitalocean, exoscale, linode or vultr")
             }
             None => rejected("WEBSITE_URL", format!("the issuer {issuer:?} needs a solver, and there is none"), hint),
         }

@@ -25,7 +25,7 @@ pub use error::{ConfigError, Place, Setting};
 pub use issuers::{AcmeSettings, DEFAULT_LIFETIME, EabSettings, IssuerSettings};
 pub use secret::{IdentitySource, Secret};
 pub use settings::{AgentSettings, Origin, Role, Settings};
-pub use solvers::{Http01Settings, HttpAnswer, HttpCheck, Program, SolverSettings};
+pub use solvers::{DnsProvider, DnsSettings, Http01Settings, HttpAnswer, HttpCheck, Program, SolverSettings};
 pub use targets::{CommandSetting, ScriptSettings, TargetKind, TargetSettings, Wanted};
 
 use toml::de::DeTable;
@@ -159,7 +159,10 @@ fn read(document: &Document, sources: Sources<'_>, origin: Origin) -> Result<Set
     let runtimedata = layers.runtimedata(toolkit.as_ref().and_then(|toolkit| toolkit.runtimedata.clone()))?;
 
     let issuers = issuers::read(top.get("issuer").as_ref(), contact.as_deref(), &base)?;
-    let solvers = solvers::read(top.get("solver").as_ref(), &base)?;
+    let mut solvers = solvers::read(top.get("solver").as_ref(), &base)?;
+    if let (true, Some(dns)) = (solvers.is_empty(), toolkit.as_ref().and_then(|toolkit| toolkit.dns.clone())) {
+        solvers.insert(adt::SOLVER.to_owned(), SolverSettings::Dns01(dns));
+    }
     let known = sites::Known { issuers: &issuers, solvers: &solvers };
     let sites = match &toolkit {
         Some(toolkit) => vec![toolkit.site(&known)?],

@@ -8,12 +8,30 @@ use super::paths::{Base, is_name};
 use super::read::{Choice, Field, Table};
 use super::secret::Secret;
 
+mod dns;
 mod http;
 
+pub use dns::{DnsProvider, DnsSettings};
 pub use http::{Http01Settings, HttpAnswer, HttpCheck};
 
 /// The keys of `[solver.NAME]`.
-pub(super) const KEYS: &[&str] = &["kind", "mode", "check", "listen", "path", "url", "provider", "credentials", "present", "cleanup"];
+pub(super) const KEYS: &[&str] = &[
+    "kind",
+    "mode",
+    "check",
+    "listen",
+    "path",
+    "url",
+    "provider",
+    "credentials",
+    "present",
+    "cleanup",
+    "settings",
+    "alias",
+    "resolver",
+    "propagation_timeout",
+    "acme_sh",
+];
 
 /// Answers challenges.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -27,6 +45,8 @@ pub enum SolverSettings {
     },
     /// dns-01: a program makes the TXT record.
     Dns01Program(Program),
+    /// dns-01: TXT records at a provider.
+    Dns01(DnsSettings),
 }
 
 /// A program that presents answers and cleans them up.
@@ -53,7 +73,7 @@ pub enum Program {
 impl SolverSettings {
     /// Whether it answers at the DNS, rather than on a port of the servers.
     pub fn is_dns(&self) -> bool {
-        matches!(self, Self::Dns01Program(_))
+        matches!(self, Self::Dns01Program(_) | Self::Dns01(_))
     }
 
     /// Its kind of challenge, as the configuration spells it.
@@ -61,7 +81,7 @@ impl SolverSettings {
         match self {
             Self::Http01(_) => "http-01",
             Self::TlsAlpn01 { .. } => "tls-alpn-01",
-            Self::Dns01Program(_) => "dns-01",
+            Self::Dns01Program(_) | Self::Dns01(_) => "dns-01",
         }
     }
 
@@ -102,10 +122,10 @@ fn read_one(table: &Table<'_>, base: &Base) -> Result<SolverSettings, ConfigErro
     match kind.choose(&kinds)? {
         Kind::Http01 => http::http_01(table, base).map(SolverSettings::Http01),
         Kind::TlsAlpn01 => http::tls_alpn_01(table).map(|listen| SolverSettings::TlsAlpn01 { listen }),
-        Kind::Dns01 => {
-            table.only(&["kind", "provider", "credentials", "present", "cleanup"], "dns-01")?;
-            program(table, base).map(SolverSettings::Dns01Program)
-        }
+        Kind::Dns01 => dns::read(table, base).map(|dns| match dns {
+            dns::Dns::Program(program) => SolverSettings::Dns01Program(program),
+            dns::Dns::Provider(settings) => SolverSettings::Dns01(settings),
+        }),
     }
 }
 
@@ -119,32 +139,38 @@ fn program(table: &Table<'_>, base: &Base) -> Result<Program, ConfigError> {
         },
         (None, Some(present)) => Ok(Program::Hooks { present: present.program(base)?, cleanup, credentials }),
         (Some(provider), Some(_)) => Err(provider.rejected("provider and present exclude each other", "keep one of them")),
-        (None, None) => Err(table.missing("provider", r#"provider = "script:NAME", or present = ["prog", "arg"]"#)),
+        (None, None) => Err(table.missing("provider", r#"provider = "NAME" or "script:NAME", or present = ["prog", "arg"]"#)),
     }
 }
 
-/// `script:NAME`. Every other provider belongs to a later release.
+/// `script:NAME`.
 fn script_name(field: &Field<'_>) -> Result<String, ConfigError> {
     let text = field.text()?;
     match text.strip_prefix("script:") {
         Some(name) if is_name(name) => Ok(name.to_owned()),
         Some(name) => Err(field.rejected(format!("{name:?} cannot be the name of a script"), "names are made of letters, digits, - and _")),
-        None => Err(field.unsupported(text, r#""script:NAME", or hooks: present = ["prog", "arg"]"#)),
+        None => {
+            let why = format!("{text:?} is no script, and only dns-01 has other providers");
+            Err(field.rejected(why, r#"write "script:NAME", or hooks: present = ["prog", "arg"]"#))
+        }
     }
 }
 
 /// Names of environment variables (POSIX.1-2017 section 8.1) and their values.
 pub(super) fn credentials(field: &Field<'_>, base: &Base) -> Result<BTreeMap<String, Secret>, ConfigError> {
     let read = |(name, field): (&str, Field<'_>)| {
-        let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit());
-        let ours = ["CERTFLEET_", "CERTBOT_", "RENEWED_"].iter().any(|prefix| name.starts_with(prefix)) || matches!(name, "PATH" | "HOME");
-        if !plain || name.is_empty() || ours {
-            let why = format!("{name:?} cannot be the name of a credential");
-            return Err(
-                field.rejected(why, "it becomes an environment variable of the program: letters, digits and _, and none of our own")
-            );
-        }
+        check_variable(name, &field)?;
         Ok((name.to_owned(), Secret::read(&field, base)?))
     };
     field.named()?.into_iter().map(read).collect()
+}
+
+fn check_variable(name: &str, field: &Field<'_>) -> Result<(), ConfigError> {
+    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit());
+    let ours = ["CERTFLEET_", "CERTBOT_", "RENEWED_"].iter().any(|prefix| name.starts_with(prefix)) || matches!(name, "PATH" | "HOME");
+    if !plain || name.is_empty() || ours {
+        let why = format!("{name:?} cannot be the name of a credential");
+        return Err(field.rejected(why, "it becomes an environment variable of the program: letters, digits and _, and none of our own"));
+    }
+    Ok(())
 }

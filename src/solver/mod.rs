@@ -9,6 +9,7 @@ use thiserror::Error;
 use crate::domain::identifier::Identifier;
 
 pub mod confirm;
+pub mod dns;
 mod listening;
 pub mod look;
 pub mod redirect;
@@ -76,6 +77,9 @@ impl fmt::Display for ChallengeKind {
 
 /// Where an http-01 answer is looked for: this, followed by the token (RFC 8555 section 8.3).
 pub const HTTP_01_PATH: &str = "/.well-known/acme-challenge/";
+
+/// The label under which dns-01 answers are looked for (RFC 8555 section 8.4).
+const DNS_01_LABEL: &str = "_acme-challenge";
 
 /// One challenge, with what certbot's hooks are told about the others.
 #[derive(Clone, Debug, Eq, PartialEq)]

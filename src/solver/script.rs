@@ -31,7 +31,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use zeroize::Zeroizing;
 
-use super::{Challenge, ChallengeKind, HTTP_01_PATH, Presented, Solver, SolverError};
+use super::{Challenge, ChallengeKind, DNS_01_LABEL, HTTP_01_PATH, Presented, Solver, SolverError};
 use crate::system::command::{Command, CommandError};
 use crate::system::provider::{self, Provider, ProviderError};
 
@@ -40,9 +40,6 @@ const DEADLINE: Duration = Duration::from_secs(10 * 60);
 
 /// What a cleanup call is told of the output of its present call, in bytes.
 const LONGEST_OUTPUT_BYTES: usize = 64 * 1024;
-
-/// The label under which dns-01 answers are looked for (RFC 8555 section 8.4).
-const DNS_01_LABEL: &str = "_acme-challenge";
 
 /// Answers challenges by running a program.
 pub struct Script {

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use certfleet::config::{
-    self, Addressing, CommandSetting, ConfigError, Election, Http01Settings, HttpAnswer, HttpCheck, IdentitySource, IssuerSettings,
-    Location, Origin, Program, Role, Seal, ServerSideEncryption, Settings, SolverSettings, Sources, TargetKind, Wanted,
+    self, Addressing, CommandSetting, ConfigError, DnsProvider, Election, Http01Settings, HttpAnswer, HttpCheck, IdentitySource,
+    IssuerSettings, Location, Origin, Program, Role, Seal, Secret, ServerSideEncryption, Settings, SolverSettings, Sources, TargetKind,
+    Wanted,
 };
 use certfleet::domain::key_type::KeyType;
 use certfleet::domain::site::{Lineage, Method, Site};
@@ -349,6 +350,9 @@ fn surroundings(table: &str, key: &str) -> (&'static str, &'static [&'static str
         ("[solver.NAME]", "url") => ("[solver.x]", &["kind = \"http-01\"", "mode = \"redirect\""]),
         ("[solver.NAME]", "listen" | "mode" | "check") => ("[solver.x]", &["kind = \"http-01\""]),
         ("[solver.NAME]", "path") => ("[solver.x]", &["kind = \"http-01\"", "mode = \"webroot\""]),
+        ("[solver.NAME]", "settings" | "alias" | "resolver" | "propagation_timeout" | "acme_sh") => {
+            ("[solver.x]", &["kind = \"dns-01\"", "provider = \"acme.sh:dns_x\"", "acme_sh = \"acme.sh\""])
+        }
         ("[solver.NAME]", _) => ("[solver.x]", &["kind = \"dns-01\""]),
         ("[[target]]", "provider" | "credentials") => ("[[target]]", &["kind = \"script\"", "ssl_root = \"/s\"", "provider = \"p\""]),
         ("[[target]]", _) => ("[[target]]", &["kind = \"files\"", "ssl_root = \"/s\""]),

@@ -9,6 +9,7 @@ mod config;
 mod crash;
 mod datastore;
 mod directory;
+mod dns;
 mod doctor;
 mod faults;
 mod fleet;

@@ -8,7 +8,7 @@ use futures_util::future::{FutureExt as _, LocalBoxFuture};
 
 use super::Patient;
 use crate::cli::assemble;
-use crate::config::{Http01Settings, HttpAnswer, IssuerSettings, Program, SolverSettings};
+use crate::config::{DnsProvider, Http01Settings, HttpAnswer, IssuerSettings, Program, SolverSettings};
 use crate::datastore::Datastore;
 use crate::datastore::memory::MemoryDatastore;
 use crate::domain::checkup::{Check, Finding, Part};
@@ -66,6 +66,14 @@ async fn one(patient: &Patient, settings: &SolverSettings, need: &Need<'_>) -> V
             findings
         }
         SolverSettings::Dns01Program(named) => program(patient, name, named).await,
+        SolverSettings::Dns01(dns) => {
+            let provider = match &dns.provider {
+                DnsProvider::BuiltIn(provider) => provider.clone(),
+                DnsProvider::AcmeSh { script, .. } => format!("acme.sh:{script}"),
+            };
+            let looking = async { vec![settings_finding(patient, name, solvers::complete_at(name, &provider)).await] };
+            patient.look(Check::of(Part::Solvers, "settings", name), looking).await
+        }
     }
 }
 
@@ -149,15 +157,19 @@ async fn program(patient: &Patient, name: &str, program: &Program) -> Vec<Findin
     patient.look(Check::of(Part::Solvers, "program", name), program_findings(patient, name, program)).await
 }
 
-async fn program_findings(patient: &Patient, name: &str, program: &Program) -> Vec<Finding> {
+async fn settings_finding(patient: &Patient, name: &str, complete: Finding) -> Finding {
     let called = name.to_owned();
     // Nothing is asked of a datastore.
     let nowhere = Arc::new(MemoryDatastore::new(chrono::DateTime::UNIX_EPOCH)) as Arc<dyn Datastore>;
     let made = patient.with_settings(move |settings| assemble::solver(settings, &called, &nowhere).map(drop)).await;
-    let mut findings = vec![match made {
-        Ok(()) => solvers::complete(name),
+    match made {
+        Ok(()) => complete,
         Err(failure) => solvers::unusable(name, failure.what, failure.hint),
-    }];
+    }
+}
+
+async fn program_findings(patient: &Patient, name: &str, program: &Program) -> Vec<Finding> {
+    let mut findings = vec![settings_finding(patient, name, solvers::complete(name)).await];
     if let Program::Hooks { present, cleanup, .. } = program {
         let programs = [Some(("present", present.clone())), cleanup.clone().map(|cleanup| ("cleanup", cleanup))];
         let name = name.to_owned();

@@ -181,6 +181,12 @@ pub fn complete(name: &str) -> Finding {
     Check::of(Part::Solvers, "settings", name).ok("complete; whether it may change what it must, only an order shows")
 }
 
+/// The same, of a solver at a DNS provider.
+pub fn complete_at(name: &str, provider: &str) -> Finding {
+    let told = format!("complete for the DNS provider {provider}; whether it may change the zone, only an order shows");
+    Check::of(Part::Solvers, "settings", name).ok(told)
+}
+
 /// A solver that the configuration describes wrongly, or of which a secret is missing.
 pub fn unusable(name: &str, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
     Check::of(Part::Solvers, "settings", name).failed(what, remedy)

@@ -93,8 +93,33 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     // Later releases
     (
         "[solver.dns]\nkind = \"dns-01\"\nprovider = \"acme.sh:dns_cf\"",
-        ":3:12: [solver.dns] provider: \"acme.sh:dns_cf\" is not supported by this release",
-        "supported: \"script:NAME\", or hooks: present = [\"prog\", \"arg\"]",
+        ":1:1: [solver.dns] acme_sh is missing",
+        "write acme_sh = \"/path/to/acme.sh\", with dnsapi/ beside it",
+    ),
+    (
+        "[solver.dns]\nkind = \"dns-01\"\nprovider = \"acme.sh:../dns_cf\"\nacme_sh = \"acme.sh\"",
+        ":3:12: [solver.dns] provider: \"../dns_cf\" is not a script of acme.sh's dnsapi",
+        "write it as acme.sh does: \"acme.sh:dns_cf\"",
+    ),
+    (
+        "[solver.dns]\nkind = \"dns-01\"\nprovider = \"digitalocean\"\ncleanup = [\"prog\"]",
+        ":4:1: [solver.dns] cleanup: does not apply to a DNS provider that is built in",
+        "keys that do: kind, provider, credentials, settings, alias, resolver, propagation_timeout",
+    ),
+    (
+        "[solver.dns]\nkind = \"dns-01\"\nprovider = \"digitalocean\"\nresolver = \"ns.example\"",
+        ":4:12: [solver.dns] resolver: \"ns.example\" is not an address",
+        "write \"192.0.2.53\" or \"192.0.2.53:5353\"",
+    ),
+    (
+        "[solver.dns]\nkind = \"dns-01\"\nprovider = \"digitalocean\"\nsettings = { PATH = \"/tmp\" }",
+        ":4:21: [solver.dns] settings.PATH: \"PATH\" cannot be the name of a credential",
+        "it becomes an environment variable of the program: letters, digits and _, and none of our own",
+    ),
+    (
+        "[solver.dns]\nkind = \"dns-01\"\nprovider = \"digitalocean\"\npropagation_timeout = \"2h\"",
+        ":4:23: [solver.dns] propagation_timeout: \"2h\" is out of range",
+        "anything from 1 second to 60 minutes",
     ),
     (
         "[datastore]\nelection = \"best-efort\"",
@@ -174,7 +199,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "[solver.dns]\nkind = \"dns-01\"",
         ":1:1: [solver.dns] provider is missing",
-        "write provider = \"script:NAME\", or present = [\"prog\", \"arg\"]",
+        "write provider = \"NAME\" or \"script:NAME\", or present = [\"prog\", \"arg\"]",
     ),
     ("[solver.web]\nkind = \"http-01\"\nmode = \"webroot\"", ":1:1: [solver.web] path is missing", ""),
     (

@@ -101,13 +101,12 @@ fn a_file_with_sites_is_left_alone() {
 
 #[test]
 fn what_is_missing_is_said_honestly() {
-    let add_solver = "add one [solver.NAME] to certfleet.toml (kind = \"http-01\", or \"dns-01\" with present = [\"prog\"]), or set SSL_GENERATION_METHOD=MANUAL";
     for (name, value, said, hint) in [
         (
-            "DNS_CHOICE",
-            "cloudflare",
-            "environment variable DNS_CHOICE: site: the issuer \"letsencrypt\" needs a solver, and DNS at \"cloudflare\" is not supported by this release",
-            add_solver,
+            "DNS_SECURITY_KEY",
+            "",
+            "environment variable DNS_CHOICE: site: the issuer \"letsencrypt\" needs a solver, and DNS at \"digitalocean\" is none without DNS_SECURITY_KEY",
+            "set DNS_SECURITY_KEY; DNS_CHOICE is cloudflare, digitalocean, exoscale, linode or vultr",
         ),
         (
             "SSL_GENERATION_SERVICE",
@@ -152,4 +151,36 @@ fn what_is_missing_is_said_honestly() {
     }
     let bare = Place::empty().set("WEBSITE_URL", "www.example.com").load().expect_err("refused");
     assert_eq!(bare.to_string(), "environment variable WEBSITE_URL: site: the issuer \"letsencrypt\" needs a solver, and there is none");
+}
+
+#[test]
+fn the_dns_provider_answers_challenges() {
+    let secrets = |choice: &str, key: &str| {
+        let settings = toolkit().set("DNS_CHOICE", choice).set("DNS_SECURITY_KEY", key).settings();
+        assert_eq!(settings.sites[0].solver.as_deref(), Some("dns"));
+        let SolverSettings::Dns01(dns) = &settings.solvers["dns"] else { panic!("another solver") };
+        assert_eq!(dns.provider, DnsProvider::BuiltIn(choice.to_ascii_lowercase()));
+        assert!(!format!("{settings:?}").contains("hush"), "{settings:?}");
+        let resolved = |(name, secret): (&String, &Secret)| format!("{name}={}", secret.resolve(&|_| None).expect("a secret").as_str());
+        dns.credentials.iter().map(resolved).collect::<Vec<_>>()
+    };
+    assert_eq!(secrets("CLOUDFLARE", "account:::hush"), ["CLOUDFLARE_DNS_API_TOKEN=hush"]);
+    assert_eq!(secrets("cloudflare", "hush"), ["CLOUDFLARE_DNS_API_TOKEN=hush"]);
+    assert_eq!(secrets("digitalocean", "hush"), ["DO_AUTH_TOKEN=hush"]);
+    assert_eq!(secrets("exoscale", "key:hush:1"), ["EXOSCALE_API_KEY=key", "EXOSCALE_API_SECRET=hush:1"]);
+    assert_eq!(secrets("linode", "hush"), ["LINODE_TOKEN=hush"]);
+    assert_eq!(secrets("vultr", "hush"), ["VULTR_API_KEY=hush"]);
+    for (choice, key, why) in [("exoscale", "hush", "Exoscale's has two parts"), ("cloudflare", &"0f".repeat(19)[1..], "global key")] {
+        let error = toolkit().set("DNS_CHOICE", choice).set("DNS_SECURITY_KEY", key).load().expect_err("refused").to_string();
+        assert!(error.contains(why) && !error.contains(key), "{error}");
+    }
+}
+
+#[test]
+fn a_solver_of_the_file_goes_before_the_dns_provider() {
+    let place = toolkit();
+    place.write("certfleet.toml", "[solver.web]\nkind = \"http-01\"");
+    let settings = place.settings();
+    assert_eq!(settings.sites[0].solver.as_deref(), Some("web"));
+    assert!(!settings.solvers.contains_key("dns"));
 }

@@ -1,5 +1,6 @@
 //! What the tests start, and stop again by its id.
 
+pub mod bind9;
 pub mod bucket;
 pub mod ca_front;
 pub mod fleet_files;

@@ -1,5 +1,6 @@
 //! pebble, Let's Encrypt's test CA, with its DNS server `pebble-challtestsrv`. All on 127.0.0.1, on free ports.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub struct PebbleOptions {
     pub alternate_roots: u8,
     /// Its profiles and how long their certificates live, in seconds. None: its own, `default` and `shortlived`.
     pub profiles: Vec<(String, u64)>,
+    /// The DNS server that it asks; `None`: its own, where everything is at 127.0.0.1.
+    pub dns_server: Option<SocketAddr>,
 }
 
 impl Default for PebbleOptions {
@@ -43,6 +46,7 @@ impl Default for PebbleOptions {
             intermediates: 1,
             alternate_roots: 0,
             profiles: Vec::new(),
+            dns_server: None,
         }
     }
 }
@@ -105,7 +109,8 @@ impl Pebble {
         let file = directory.path().join("config.json");
         std::fs::write(&file, config.to_string()).expect("a file");
         let mut pebble = Command::new(tool("pebble/usr/bin/pebble"));
-        pebble.arg("-config").arg(&file).args(["-dnsserver", &local(dns_port)]);
+        let dns_server = options.dns_server.map_or_else(|| local(dns_port), |address| address.to_string());
+        pebble.arg("-config").arg(&file).args(["-dnsserver", &dns_server]);
         pebble.env("PEBBLE_WFE_NONCEREJECT", options.nonce_reject_percent.to_string());
         pebble.env("PEBBLE_AUTHZREUSE", options.authz_reuse_percent.to_string());
         pebble.env("PEBBLE_CHAIN_LENGTH", options.intermediates.to_string());
