@@ -22,6 +22,7 @@ pub fn check(data: &[u8]) -> Verdict {
         Listed::Manifest => Some(ObjectKey::manifest()),
         Listed::Node(node) => ObjectKey::node(&node),
         Listed::Challenge(token) => ObjectKey::challenge(&token),
+        Listed::Window(site) => Some(ObjectKey::window(&site)),
         Listed::Probe => Some(key.clone()),
         Listed::Other => return Verdict::Refused,
     };

@@ -30,6 +30,7 @@ use crate::fleet::progress::Progress as _;
 use crate::fleet::reporting::ReportingError;
 use crate::fleet::seal::Seal;
 use crate::fleet::snapshot::Snapshot;
+use crate::fleet::windows::{Asking, Windows};
 use crate::system::lock::LockError;
 use crate::system::random;
 
@@ -131,7 +132,7 @@ impl NodeRun {
                 }
             }
         };
-        let state = NodeState::read(&directory);
+        let mut state = NodeState::read(&directory);
         let snapshot = tokio::select! {
             snapshot = listing(&*store, &sites) => snapshot?,
             () = interrupt.cancelled() => return Err(interrupted()),
@@ -148,6 +149,17 @@ impl NodeRun {
             stale_after: settings.agent.stale_after,
             clock_offset_secs: offset_secs(Utc::now() - snapshot.clock().now()),
         };
+        let asking = if place.is_some() && part == Part::Renew { Asking::InTurn } else { Asking::Never };
+        let windows = Windows { store: &*store, seal: &seal, issuers: &issuers, node: &node.name, progress: &**console };
+        // A first boot installs what there is, whatever is suggested.
+        let changed = part != Part::Bootstrap
+            && tokio::select! {
+                changed = windows.refresh(&node, &mut state, &snapshot, asking) => changed,
+                () = interrupt.cancelled() => return Err(interrupted()),
+            };
+        if changed && place.is_some() {
+            state.keep(&node.place)?;
+        }
         let observed = node.observe(&seal, &state, &snapshot);
         let parts = Parts { store, seal_cell, seal_wanted, seal, issuers };
         Ok(Begun::Run(Box::new(Self { node: Arc::new(node), observed, snapshot, parts, state, place })))

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use aws_lc_rs::signature::{self, EcdsaVerificationAlgorithm, UnparsedPublicKey};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use thiserror::Error;
 use x509_parser::certificate::X509Certificate;
@@ -142,6 +144,16 @@ impl Certificate {
         let parsed = parse(&self.der).ok()?;
         let mut names = parsed.issuer().iter_common_name();
         names.next().and_then(|name| name.as_str().ok()).map(str::to_owned)
+    }
+
+    /// The name by which its CA is asked about it (RFC 9773 section 4.1); `None` where it does not name its issuer's key.
+    pub fn renewal_id(&self) -> Option<String> {
+        let parsed = parse(&self.der).ok()?;
+        let key = parsed.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(identifier) => identifier.key_identifier.as_ref(),
+            _ => None,
+        })?;
+        Some(format!("{}.{}", BASE64_URL_SAFE_NO_PAD.encode(key.0), BASE64_URL_SAFE_NO_PAD.encode(parsed.raw_serial())))
     }
 
     /// The algorithm that it is signed with, in words: "ECDSA with SHA-256"; its number where it has no name here.

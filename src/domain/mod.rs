@@ -24,6 +24,7 @@ pub mod policy;
 pub mod private_key;
 pub mod prune;
 pub mod record;
+pub mod renewal_window;
 pub mod revocation;
 pub mod schedule;
 pub mod site;

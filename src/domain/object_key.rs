@@ -68,6 +68,8 @@ pub enum Listed {
     Node(String),
     /// The answer to the http-01 challenge of that token.
     Challenge(String),
+    /// What a CA suggests for a site.
+    Window(SiteName),
     /// A race of creates.
     Probe,
     /// Anything else, ours or not: left alone.
@@ -122,6 +124,11 @@ impl ObjectKey {
         is_token(token).then(|| Self(format!("challenges/{token}")))
     }
 
+    /// When the CA of a site would like it to be renewed.
+    pub fn window(site: &SiteName) -> Self {
+        Self(format!("windows/{}", site.file_name()))
+    }
+
     /// A key for the racing creates by which a datastore is tried; `run` is hexadecimal.
     pub fn probe(run: &str, round: usize) -> Self {
         Self(format!("probes/{run}-{round:02}"))
@@ -161,6 +168,7 @@ impl ObjectKey {
             (Some("probes"), Some(name), None, None) if is_probe(name) => Listed::Probe,
             (Some("challenges"), Some(token), None, None) if is_token(token) => Listed::Challenge(token.to_owned()),
             (Some("nodes"), Some(node), None, None) => Listed::Node(node.to_owned()),
+            (Some("windows"), Some(site), None, None) => SiteName::from_file_name(site).map_or(Listed::Other, Listed::Window),
             (Some("bundles"), Some(site), Some(number), None) => match (SiteName::from_file_name(site), digits(number, 10)) {
                 (Ok(site), Some(generation)) => Listed::Bundle(site, Generation(generation)),
                 _ => Listed::Other,
@@ -254,6 +262,7 @@ mod tests {
         for name in ["www.example.com", "*.example.com", "192.0.2.1", "2001:db8::1", "a.example+staging"] {
             let bundle = ObjectKey::bundle(&site(name), Generation(42));
             assert_eq!(bundle.listed(), Listed::Bundle(site(name), Generation(42)));
+            assert_eq!(ObjectKey::window(&site(name)).listed(), Listed::Window(site(name)));
             let lease = ObjectKey::lease(&site(name), Generation(42), Attempt(2));
             assert_eq!(lease.listed(), Listed::Lease(site(name), Generation(42), Attempt(2)));
             let run = "0a".repeat(16);

@@ -1,18 +1,18 @@
 //! When a bundle is due: pure rules over what a certificate says, what the configuration wants, and the datastore's time.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
 use super::certificate::Certificate;
 use super::identifier::Identifier;
-use super::key_type::KeyType;
 use super::record::{IssuerClass, PassedOver};
-use super::revocation::Reason;
 use super::site::{Method, Site};
-use super::time::in_words;
+
+mod due;
+
+pub use due::Due;
 
 /// A bundle with seven days left, or less, is due unless the configuration says otherwise.
 pub const DEFAULT_RENEW_BEFORE: Duration = Duration::from_secs(604_800);
@@ -38,51 +38,6 @@ pub struct Candidate<'a> {
 
 /// The issuer's name in the records of bundles that a person supplied.
 pub const MANUAL: &str = "manual";
-
-/// Why a bundle is due.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Due {
-    /// Little of its life is left.
-    Expiry {
-        /// What is left; zero once it has expired.
-        left: Duration,
-        /// At this much, or less, it is due.
-        threshold: Duration,
-    },
-    /// It vouches for other identifiers than the configuration lists.
-    Identifiers {
-        /// Listed, but not in the certificate.
-        missing: Vec<Identifier>,
-        /// In the certificate, but not listed.
-        extra: Vec<Identifier>,
-    },
-    /// An issuer that is preferred to the one that made it may be tried again, or its issuer is no longer listed.
-    Issuer {
-        /// The issuer that made it.
-        made_by: String,
-    },
-    /// The configuration wants another kind of key.
-    KeyType {
-        /// What it has, in words.
-        has: String,
-        /// What is wanted.
-        wanted: KeyType,
-    },
-    /// The configuration wants another ACME profile.
-    Profile {
-        /// What it was made with.
-        has: Option<String>,
-        /// What is wanted.
-        wanted: Option<String>,
-    },
-    /// It is revoked, or about to be.
-    Revoked {
-        /// Why.
-        reason: Reason,
-    },
-    /// A person asked for a new one.
-    Forced,
-}
 
 /// The time left at which a certificate of `lifetime` is due: `renew_before`, but never more than a third of the lifetime, or half of
 /// a lifetime under ten days. Otherwise a 160-hour certificate would be renewed every night.
@@ -183,47 +138,6 @@ fn preferred<'a>(candidate: Candidate<'_>, site: &'a Site, now: DateTime<Utc>) -
 
 fn rank(candidate: Candidate<'_>, site: &Site) -> Option<usize> {
     site.issuers.iter().position(|name| name == candidate.issuer)
-}
-
-impl Due {
-    /// The stable name of the rule, for machines.
-    pub fn rule(&self) -> &'static str {
-        match self {
-            Self::Expiry { .. } => "expiry",
-            Self::Identifiers { .. } => "identifiers",
-            Self::Issuer { .. } => "issuer",
-            Self::KeyType { .. } => "key-type",
-            Self::Profile { .. } => "profile",
-            Self::Revoked { .. } => "revoked",
-            Self::Forced => "forced",
-        }
-    }
-}
-
-impl fmt::Display for Due {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Expiry { left, threshold } => {
-                write!(f, "{} left, due at {}", in_words(*left), in_words(*threshold))
-            }
-            Self::Identifiers { missing, extra } => {
-                let names = |list: &[Identifier]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                match (missing.is_empty(), extra.is_empty()) {
-                    (false, true) => write!(f, "it does not cover {}", names(missing)),
-                    (true, _) => write!(f, "it also covers {}", names(extra)),
-                    (false, false) => write!(f, "it does not cover {}, and also covers {}", names(missing), names(extra)),
-                }
-            }
-            Self::Issuer { made_by } => write!(f, "it was made by {made_by}, and a preferred issuer may be asked again"),
-            Self::KeyType { has, wanted } => write!(f, "its key is {has}, {wanted} is wanted"),
-            Self::Profile { has, wanted } => {
-                let name = |profile: &Option<String>| profile.clone().unwrap_or_else(|| "the default".to_owned());
-                write!(f, "its profile is {}, {} is wanted", name(has), name(wanted))
-            }
-            Self::Revoked { reason } => write!(f, "a certificate of its key is revoked ({reason})"),
-            Self::Forced => f.write_str("forced"),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ pub fn prune(inventory: &Inventory, retention: Retention) -> PrunePlan {
             (inventory.now - node.last_run() > vanished_after).then_some(Needless::VanishedNode)
         }
         // A key that must not come back must not be forgotten.
-        Listed::Manifest | Listed::Revocation(..) | Listed::Other => None,
+        Listed::Manifest | Listed::Window(_) | Listed::Revocation(..) | Listed::Other => None,
     };
     let delete = inventory.objects.iter().filter_map(|object| Some((object.0.clone(), is_needless(object)?))).collect();
     PrunePlan { delete, unknown: needs.unknown }

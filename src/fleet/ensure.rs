@@ -11,13 +11,14 @@ use super::report::{InPlace, Outcome, PlannedSite, Problem, SiteReport};
 use super::site_error::{MOST_LOOKS, SiteError};
 use super::snapshot::Snapshot;
 use super::wait::{Waited, Waits};
+use super::windows::{Asking, Windows};
 use crate::datastore::DatastoreError;
 use crate::domain::bundle::Bundle;
 use crate::domain::object_key::{Generation, ObjectKey};
-use crate::domain::plan::{Action, Intent, SitePlan, Source, plan};
+use crate::domain::plan::{Action, Found, Intent, SitePlan, Source, plan};
 use crate::domain::policy::{self, Due};
-use crate::domain::record::{Holder, PassedOver};
-use crate::domain::site::Site;
+use crate::domain::record::{Holder, IssuerClass, PassedOver};
+use crate::domain::site::{Method, Site};
 use crate::system::clock::Instant;
 
 /// Sites that are worked on at the same time: most of the time goes into waiting for the store and the CA.
@@ -37,7 +38,8 @@ impl Fleet {
     pub async fn plans(&self, wanted: &[SiteWanted], snapshot: &Snapshot) -> Result<Vec<PlannedSite>, DatastoreError> {
         let mut plans = Vec::with_capacity(wanted.len());
         for wanted in wanted {
-            let gathered = self.gather(wanted, snapshot, wanted.intent).await?;
+            let mut gathered = self.gather(wanted, snapshot, wanted.intent).await?;
+            self.consider(&wanted.site, &mut gathered, snapshot, Asking::Never).await;
             plans.push(PlannedSite { site: wanted.site.name.clone(), plan: plan(&gathered.evidence) });
         }
         Ok(plans)
@@ -64,6 +66,8 @@ impl Fleet {
                 return Err(SiteError::Interrupted);
             }
             let mut gathered = self.gather(&wanted, &snapshot, wanted.intent).await?;
+            // What is suggested was seen in the first listing: later ones show one generation alone.
+            self.consider(site, &mut gathered, first, if looks == 1 { Asking::InTurn } else { Asking::Never }).await;
             let plan = plan(&gathered.evidence);
             report.refused.clone_from(&plan.refused);
             let next = gathered.evidence.highest.next();
@@ -125,6 +129,18 @@ impl Fleet {
             }
         }
         Err(SiteError::Unsettled)
+    }
+
+    /// Has a bundle that is not due yet be due where its CA suggests so.
+    async fn consider(&self, site: &Site, gathered: &mut Gathered, snapshot: &Snapshot, asking: Asking) {
+        let (Found::Usable(usable), Some(stored)) = (&mut gathered.evidence.stored, &gathered.stored) else { return };
+        if usable.due.is_some() || site.method != Method::Automatic || stored.record.issuer_class != IssuerClass::Acme {
+            return;
+        }
+        let windows =
+            Windows { store: &*self.store, seal: &self.seal, issuers: &self.issuers, node: &self.holder.node, progress: &*self.progress };
+        let known = windows.of(site, stored, snapshot, asking).await;
+        usable.due = known.and_then(|known| known.window?.due(&site.name, &known.fingerprint, snapshot.clock().now()));
     }
 
     /// Has it issued. What the store refuses for good is a failure like an issuer's.

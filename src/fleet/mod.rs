@@ -50,6 +50,7 @@ pub mod spool;
 mod stand;
 pub mod status;
 mod wait;
+pub mod windows;
 
 /// Everything a run works with. The store, the names and the patience are passed in: nothing here asks the machine for them.
 pub struct Fleet {

@@ -137,6 +137,13 @@ impl Node {
         told.is_none_or(|told| (snapshot.clock().now() - *told).to_std().unwrap_or_default() >= self.stale_after / REPORTS_UNTIL_STALE)
     }
 
+    /// What is installed in a place that the node remembers.
+    pub(super) fn installed(&self, seal: &Seal, site: &Site, place: &KnownPlace) -> Option<Opened> {
+        let root = self.roots.iter().find(|root| root.ssl.directory() == place.ssl_root)?;
+        let object = root.ssl.object(&site.name, place.generation).ok().flatten()?;
+        bundle_object::open(seal, &site.name, place.generation, &object).ok()
+    }
+
     /// Looks at every site, and plans. Nothing is read that is known to be as it was.
     pub fn observe(&self, seal: &Seal, state: &NodeState, snapshot: &Snapshot) -> Vec<SiteObserved> {
         let observer = Observer { node: self, seal, state, snapshot, now: snapshot.clock().now(), look_again: self.must_report(snapshot) };
@@ -166,10 +173,14 @@ impl Observer<'_> {
     /// has come.
     fn due(&self, site: &Site, places: &[PlaceObserved]) -> (Option<Due>, bool) {
         let newest = places.iter().filter_map(|place| Some((place.known.as_ref()?, place.root))).max_by_key(|(known, _)| known.generation);
-        let Some((known, root)) = newest.filter(|(known, _)| known.due_at <= self.now) else { return (None, false) };
+        let Some((known, root)) = newest else { return (None, false) };
+        let window = self.state.window_due(&site.name, &known.fingerprint, self.now).filter(|_| site.method == Method::Automatic);
+        if known.due_at > self.now {
+            return (window, false);
+        }
         let Ok(opened) = self.open(&self.node.roots[root].ssl, site, known.generation) else { return (None, false) };
         let candidate = opened.candidate();
-        (policy::due(candidate, site, self.now), policy::mismatch(candidate, site, self.now).is_some())
+        (policy::due(candidate, site, self.now).or(window), policy::mismatch(candidate, site, self.now).is_some())
     }
 
     fn place(&self, index: usize, root: &Root, site: &Site) -> PlaceObserved {

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::node_report::NodeReport;
 use crate::domain::object_key::Generation;
+use crate::domain::policy::Due;
 use crate::domain::record::{self, Manifest};
+use crate::domain::renewal_window::WindowRecord;
 use crate::domain::site::SiteName;
 use crate::system::files::{self, FileError};
 
@@ -24,6 +26,18 @@ pub struct NodeState {
     pub report: Option<NodeReport>,
     /// What was installed, and seen to be whole; in the order of directory and site.
     pub places: Vec<KnownPlace>,
+    /// What CAs suggest about renewals, as it was last read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<KnownWindow>,
+}
+
+/// What a CA suggests, at one moment.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct KnownWindow {
+    /// The ETag of its object: while the listing shows the same, it need not be read; empty where it is not known yet.
+    pub etag: String,
+    /// What it says.
+    pub record: WindowRecord,
 }
 
 /// The manifest at one moment.
@@ -73,6 +87,13 @@ impl NodeState {
     pub fn keep(&self, place: &Path) -> Result<(), FileError> {
         let state = Self { version: record::VERSION, ..self.clone() };
         files::replace(&place.join(FILE), &record::write(&state), files::SECRET_FILE)
+    }
+
+    /// Why a certificate is due by what its CA suggests, if it is.
+    pub fn window_due(&self, site: &SiteName, fingerprint: &str, now: DateTime<Utc>) -> Option<Due> {
+        let name = site.file_name();
+        let known = self.windows.iter().find(|known| known.record.site == name && known.record.fingerprint == fingerprint);
+        known?.record.window?.due(site, fingerprint, now)
     }
 
     /// What is remembered of a site in a directory.

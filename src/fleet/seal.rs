@@ -79,6 +79,21 @@ impl Seal {
         }
     }
 
+    /// Proves that a holder of the identity wrote what is no secret; `None` where nothing is sealed.
+    pub fn prove(&self, fields: &[&str]) -> Option<String> {
+        match self {
+            Self::Age { identity, .. } => Some(hex(hmac::sign(&proof_key(identity), &proof_text("", fields)).as_ref())),
+            Self::None => None,
+        }
+    }
+
+    /// Whether [`Seal::prove`] made this proof of the same fields.
+    pub fn is_proven(&self, proof: Option<&str>, fields: &[&str]) -> bool {
+        let Self::Age { identity, .. } = self else { return true };
+        let proof = proof.and_then(unhex);
+        proof.is_some_and(|proof| hmac::verify(&proof_key(identity), &proof_text("", fields), &proof).is_ok())
+    }
+
     /// Opens what [`Seal::close`] made beside the same fields. A sealed fleet takes nothing that lies in the clear: whoever can write
     /// to the bucket could have put it there.
     pub fn open(&self, sealed: &Sealed, beside: &[&str]) -> Result<Zeroizing<String>, SealError> {

@@ -28,6 +28,7 @@ struct Seen {
     candidacies: BTreeMap<(SiteName, Generation), Vec<Stood>>,
     nodes: BTreeMap<String, DateTime<Utc>>,
     revocations: BTreeMap<SiteName, Vec<(Generation, String)>>,
+    windows: BTreeMap<SiteName, String>,
 }
 
 /// The highest generation of a site.
@@ -119,6 +120,9 @@ impl Snapshot {
                     seen.nodes.insert(node, entry.last_modified);
                 }
                 Listed::Revocation(site, generation, key) => seen.revocations.entry(site).or_default().push((generation, key)),
+                Listed::Window(site) => {
+                    seen.windows.insert(site, entry.etag.clone());
+                }
                 Listed::Probe | Listed::Challenge(_) | Listed::Other => {}
             }
         }
@@ -174,6 +178,11 @@ impl Snapshot {
     /// When the highest generation of a site was published, by the store's clock.
     pub fn published_at(&self, site: &SiteName) -> Option<DateTime<Utc>> {
         self.seen.highest.get(site).map(|highest| highest.published_at)
+    }
+
+    /// The ETag of what is known of a site's renewal window, empty where the store does not tell; `None` where nothing is.
+    pub fn window_etag(&self, site: &SiteName) -> Option<&str> {
+        self.seen.windows.get(site).map(String::as_str)
     }
 
     /// The nodes that have reported, and when they last did, by the store's clock.

@@ -8,9 +8,11 @@ use chrono::{DateTime, Utc};
 use thiserror::Error;
 
 use crate::domain::bundle::Bundle;
+use crate::domain::certificate::Certificate;
 use crate::domain::identifier::Identifier;
 use crate::domain::key_type::KeyType;
 use crate::domain::private_key::PrivateKey;
+use crate::domain::renewal_window::Suggestion;
 use crate::domain::revocation::Reason;
 use crate::domain::site::Profile;
 
@@ -26,6 +28,18 @@ pub trait Issuer: fmt::Debug + Send + Sync {
     /// Makes one bundle for `request`, or says why not. Before every step that cannot be taken back it asks `lease`, and it gives
     /// up as soon as [`Lease::ended`] resolves. Whatever it set up for challenges is gone again when this returns, however it returns.
     async fn issue(&self, request: &Request, lease: &dyn Lease) -> Result<Bundle, IssueError>;
+
+    /// Who can say when a certificate of this issuer should be renewed; `None` where nobody ever does.
+    fn adviser(&self) -> Option<&dyn RenewalAdviser> {
+        None
+    }
+}
+
+/// Says when certificates should be renewed.
+#[async_trait]
+pub trait RenewalAdviser: Send + Sync {
+    /// What is suggested for a certificate. Nothing is signed, and no account is needed.
+    async fn suggestion(&self, leaf: &Certificate) -> Result<Suggestion, IssueError>;
 }
 
 /// Takes bundles back.

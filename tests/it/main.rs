@@ -33,3 +33,4 @@ mod status;
 mod supplied;
 mod support;
 mod targets;
+mod windows;

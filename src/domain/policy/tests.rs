@@ -1,6 +1,7 @@
 use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
 use super::*;
+use crate::domain::key_type::KeyType;
 use crate::domain::site::{IfMissing, Profile, SiteName};
 
 const DAY: Duration = Duration::from_secs(86_400);

@@ -17,7 +17,7 @@ use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::sync::OnceCell;
 
-use super::{IssueError, Issuer, Lease, Order, Request, new_key};
+use super::{IssueError, Issuer, Lease, Order, RenewalAdviser, Request, new_key};
 use crate::domain::bundle::Bundle;
 use crate::domain::identifier::Identifier;
 use crate::domain::pem;
@@ -33,6 +33,7 @@ mod http_client;
 mod jws;
 mod look;
 mod refusal;
+mod renewal;
 mod revocation;
 mod signed;
 mod upkeep;
@@ -125,6 +126,7 @@ pub struct AcmeIssuer {
     options: AcmeOptions,
     client: CaClient,
     account: OnceCell<OpenAccount>,
+    renewal_info: OnceCell<Result<Option<String>, String>>,
 }
 
 /// The library shows its account's innards in no way, and neither do we.
@@ -157,7 +159,7 @@ impl AcmeIssuer {
             ClientError::Tls(source) => AcmeOptionsError::Tls { issuer, source },
             ClientError::Proxy(proxy) => AcmeOptionsError::Proxy { issuer, proxy },
         })?;
-        Ok(Self { options, client, account: OnceCell::new() })
+        Ok(Self { options, client, account: OnceCell::new(), renewal_info: OnceCell::new() })
     }
 
     /// How many HTTP requests were sent to the CA so far.
@@ -313,6 +315,10 @@ impl Issuer for AcmeIssuer {
         };
         answers.take_away(lease).await;
         issued
+    }
+
+    fn adviser(&self) -> Option<&dyn RenewalAdviser> {
+        Some(self)
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) enum Step {
     Finalize,
     Download,
     Directory,
+    /// Asking when a certificate should be renewed.
+    RenewalInfo,
     Lookup,
     Update,
     Rollover,
@@ -50,6 +52,7 @@ impl fmt::Display for Step {
             Self::Finalize => "finalize the order",
             Self::Download => "fetch the certificate",
             Self::Directory => "fetch the directory",
+            Self::RenewalInfo => "ask when to renew",
             Self::Lookup => "look the account up",
             Self::Update => "change the account",
             Self::Rollover => "change the account's key",
