@@ -91,7 +91,7 @@ async fn confirm(case: &Case, options: &Revoke, session: &Session, console: &Con
         case.issuer(),
         rfc3339(&leaf.not_after),
         leaf.serial,
-        options.reason,
+        case.reason(options.reason),
     );
     let typed = match write!(io::stderr(), "{}", question.split('\n').map(printable).collect::<Vec<_>>().join("\n")) {
         Ok(()) => paste::visible_line(&session.fleet.interrupt).await,

@@ -113,9 +113,15 @@ fn unreachable(key: &ObjectKey, error: DatastoreError) -> AccountsError {
 }
 
 fn unusable(key: &ObjectKey, error: &dyn std::error::Error) -> AccountsError {
+    // A successor may hold the only copy of the key that the CA knows by now.
+    let way_out = if key.as_str().starts_with("rollovers/") {
+        "restore that object from a version or a copy; where there is none, the account is lost: delete it and accounts/ of that issuer, and the next order opens another"
+    } else {
+        "to let the fleet make a new account, delete that object"
+    };
     AccountsError {
         what: format!("the account {key} cannot be used: {}", in_full(error)),
-        hint: "check the identity file; to let the fleet make a new account, delete that object".to_owned(),
+        hint: format!("check the identity file; {way_out}"),
         source: None,
     }
 }

@@ -42,6 +42,16 @@ pub enum RevokeError {
         /// What was asked for.
         generation: Generation,
     },
+    /// What was to be revoked is, and which one is meant now only a person knows.
+    #[error("generation {done} of {site} was revoked before, and generation {newest}, which came after it, is not revoked")]
+    DoneBefore {
+        /// The site.
+        site: SiteName,
+        /// The last one that was revoked.
+        done: Generation,
+        /// The newest there is.
+        newest: Generation,
+    },
     /// It cannot be opened.
     #[error("{key} cannot be used")]
     Unusable {
@@ -65,6 +75,9 @@ impl RevokeError {
         match self {
             Self::Absent(site) => format!("see `certfleet status`; is {site} the right site, and this the right datastore?"),
             Self::NoSuch { .. } => "see which there are in the bucket, or in `certfleet status`, and name one with --generation".to_owned(),
+            Self::DoneBefore { site, newest, .. } => {
+                format!("if that one is meant as well: certfleet revoke {} --generation {newest}", site.in_shell())
+            }
             Self::Unusable { .. } => "name another generation with --generation; a CA revokes also on its web pages, or by mail".to_owned(),
             Self::Seal(_) => "this is a fault of certfleet: please report it".to_owned(),
             Self::Datastore(error) => error.hint.clone(),
@@ -135,6 +148,14 @@ impl Case {
         self.opened.bundle.leaf()
     }
 
+    /// The reason that counts: the one that is given now, unless none is, or the CA was told another already.
+    pub fn reason(&self, given: Reason) -> Reason {
+        match &self.earlier {
+            Some(earlier) if given == Reason::Unspecified || earlier.progress == RevocationProgress::Done => earlier.reason,
+            _ => given,
+        }
+    }
+
     /// Whether its CA has revoked it already.
     pub fn is_closed(&self) -> bool {
         self.earlier.as_ref().is_some_and(|earlier| earlier.progress == RevocationProgress::Done)
@@ -142,13 +163,12 @@ impl Case {
 }
 
 impl Fleet {
-    /// Finds out which certificate is meant. Unless it is named, that is the one whose revocation was decided last, so that a repeated
-    /// `revoke` never reaches the one that took its place; and where there is none, the newest. Nothing is written.
+    /// Finds out which certificate is meant. Unless it is named, that is the one whose revocation was decided and is not done, so that a
+    /// repeated `revoke` never reaches the one that took its place; and where nothing was ever revoked, the newest. Nothing is written.
     pub async fn revocation_case(&self, site: &Site, named: Option<Generation>, snapshot: &Snapshot) -> Result<Case, RevokeError> {
-        let decided = snapshot.revocations(&site.name).iter().map(|(generation, _)| *generation).max();
-        let generation = match named.or(decided) {
+        let generation = match named {
             Some(generation) => generation,
-            None => *generations(&*self.store, &site.name).await?.last().ok_or_else(|| RevokeError::Absent(site.name.clone()))?,
+            None => self.meant(&site.name, snapshot).await?,
         };
         let object = ObjectKey::bundle(&site.name, generation);
         let no_such = || RevokeError::NoSuch { site: site.name.clone(), generation };
@@ -158,6 +178,26 @@ impl Fleet {
         let key = ObjectKey::revocation(&site.name, generation, &opened.bundle.leaf().public_fingerprint());
         let earlier = self.read_revocation(&site.name, generation, &key).await?;
         Ok(Case { site: site.clone(), opened, key, earlier })
+    }
+
+    async fn meant(&self, site: &SiteName, snapshot: &Snapshot) -> Result<Generation, RevokeError> {
+        let newest = *generations(&*self.store, site).await?.last().ok_or_else(|| RevokeError::Absent(site.clone()))?;
+        let (mut open, mut done) = (None, None);
+        for (generation, key) in snapshot.revocations(site) {
+            // A stranger's note must not choose.
+            let key = ObjectKey::revocation(site, *generation, key);
+            let progress = self.read_revocation(site, *generation, &key).await?.map(|record| record.progress);
+            match progress {
+                Some(RevocationProgress::Decided) => open = open.max(Some(*generation)),
+                Some(RevocationProgress::Done) => done = done.max(Some(*generation)),
+                None => {}
+            }
+        }
+        match (open, done) {
+            (Some(open), _) => Ok(open),
+            (None, Some(done)) if done < newest => Err(RevokeError::DoneBefore { site: site.clone(), done, newest }),
+            (None, _) => Ok(newest),
+        }
     }
 
     /// Decides, replaces, revokes. `authority` is `None` where the issuer cannot revoke.
@@ -170,15 +210,13 @@ impl Fleet {
     ) -> Result<Verdict, RevokeError> {
         let site = &case.site;
         let mut verdict = Verdict { object: case.key.clone(), reason, at_ca: AtCa::NotReplaced, replacement: None };
-        if let Some(earlier) = &case.earlier {
-            verdict.reason = earlier.reason;
-        } else {
+        verdict.reason = case.reason(reason);
+        if case.earlier.as_ref().is_none_or(|earlier| earlier.reason != verdict.reason) {
             let now = Snapshot::take(&*self.store).await?.clock().now();
             self.write_revocation(case, verdict.reason, now, RevocationProgress::Decided).await?;
         }
         let snapshot = Snapshot::take(&*self.store).await?;
-        let is_newest = self.is_newest(case, &snapshot).await?;
-        if is_newest {
+        if !self.is_replaced(case, &snapshot).await? {
             // Whoever revokes does not wait for a retry time.
             let wanted = SiteWanted { site: site.clone(), intent: Intent::Force, supplied: None, held: None };
             let report = self.ensure(&[wanted], &snapshot).await.pop();
@@ -223,16 +261,17 @@ impl Fleet {
         }
     }
 
-    /// Whether the newest bundle of the site has the key of the case.
-    async fn is_newest(&self, case: &Case, snapshot: &Snapshot) -> Result<bool, RevokeError> {
+    /// Whether a newer bundle is there that serves the site with another key.
+    async fn is_replaced(&self, case: &Case, snapshot: &Snapshot) -> Result<bool, RevokeError> {
         let name = &case.site.name;
         let highest = snapshot.highest(name);
-        if highest == case.generation() {
-            return Ok(true);
+        if highest <= case.generation() {
+            return Ok(false);
         }
         let Some(bytes) = self.store.get(&ObjectKey::bundle(name, highest)).await? else { return Ok(false) };
-        let newest = bundle_object::open(&self.seal, name, highest, &bytes);
-        Ok(newest.is_ok_and(|newest| newest.bundle.leaf().public() == case.leaf().public()))
+        let Ok(newest) = bundle_object::open(&self.seal, name, highest, &bytes) else { return Ok(false) };
+        let serves = newest.bundle.check(&case.site.identifiers, snapshot.clock().now()).is_ok();
+        Ok(serves && newest.bundle.leaf().public() != case.leaf().public())
     }
 
     async fn write_revocation(

@@ -215,6 +215,10 @@ impl Look<'_> {
         Ok(uri)
     }
 
+    fn may_lead_to(&self, address: IpAddr) -> bool {
+        is_inner(self.first.ip()) || !is_inner(address)
+    }
+
     async fn address(&self, uri: &Uri) -> Result<SocketAddr, LookError> {
         let host = uri.host().unwrap_or_default();
         match self.place {
@@ -222,7 +226,24 @@ impl Look<'_> {
             Place::At(address) if host == self.host => Ok(SocketAddr::new(address.ip(), port(uri))),
             Place::At(_) | Place::Resolver if host == self.host => Ok(SocketAddr::new(self.first.ip(), port(uri))),
             // Whoever looks has less time than this.
-            Place::At(_) | Place::Resolver => Ok(resolve(host, port(uri), Duration::MAX).await?[0]),
+            Place::At(_) | Place::Resolver => {
+                let address = resolve(host, port(uri), Duration::MAX).await?[0];
+                self.may_lead_to(address.ip()).then_some(address).ok_or_else(|| LookError::Redirect {
+                    to: shown(&uri.to_string()),
+                    why: "it leads from a public address into this network, where no CA can follow",
+                })
+            }
+        }
+    }
+}
+
+/// Whether an address is one of this machine's or its network's (RFC 6890). What answers there, a cloud's metadata service for example, is
+/// nothing that a stranger's redirect may have us show.
+fn is_inner(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.is_private() || address.is_loopback() || address.is_link_local() || address.is_unspecified(),
+        IpAddr::V6(address) => {
+            address.is_unique_local() || address.is_loopback() || address.is_unicast_link_local() || address.is_unspecified()
         }
     }
 }
@@ -288,6 +309,24 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn no_redirect_leads_from_a_public_address_into_the_network() {
+        let to = |url: &'static str| Uri::from_static(url);
+        let from = |first: &str| Look { place: Place::Resolver, first: first.parse().expect("an address"), host: "a.example" };
+        for url in [
+            "http://169.254.169.254/latest/",
+            "http://127.0.0.1/",
+            "http://10.0.0.1/",
+            "http://[fd00:ec2::254]/",
+            "http://[::ffff:127.0.0.1]/",
+        ] {
+            let refused = from("192.0.2.1:80").address(&to(url)).await.expect_err(url);
+            assert!(refused.to_string().contains("into this network"), "{url}: {refused}");
+            from("10.0.0.9:80").address(&to(url)).await.expect("the fleet is in that network itself");
+        }
+        from("192.0.2.1:80").address(&to("http://198.51.100.7/")).await.expect("another public address");
+    }
 
     #[test]
     fn only_the_ports_of_the_web_are_followed_to() {

@@ -1,8 +1,6 @@
 //! The account at the CA: one per fleet and issuer, made by whoever needs it first.
 
 use async_trait::async_trait;
-use aws_lc_rs::digest;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use instant_acme::{Account, AccountCredentials, ExternalAccountKey, NewAccount};
@@ -100,13 +98,8 @@ pub fn thumbprint(kept: &[u8], directory: &str) -> Result<String, String> {
         return Err(format!("it belongs to {theirs}, and the configuration says {directory}"));
     }
     let credentials: AccountCredentials = serde_json::from_slice(kept).map_err(unreadable)?;
-    let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, credentials.private_key().secret_pkcs8_der());
-    let key = key.map_err(|_| "its key is of a kind that certfleet does not make".to_owned())?;
-    // The point as SEC 1 section 2.3.3 writes it: 4, then the coordinates.
-    let (x, y) = key.public_key().as_ref()[1..].split_at(32);
-    let [x, y] = [x, y].map(|coordinate| BASE64_URL_SAFE_NO_PAD.encode(coordinate));
-    let canonical = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
-    Ok(BASE64_URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, canonical.as_bytes())))
+    let key = SigningKey::from_pkcs8(credentials.private_key().secret_pkcs8_der());
+    Ok(key.ok_or("its key is of a kind that certfleet does not make")?.thumbprint())
 }
 
 impl AcmeIssuer {

@@ -55,6 +55,10 @@ impl AcmeIssuer {
                 tracing::info!(issuer = self.options.name, reason, "revoking without the account");
                 Ok(None)
             }
+            Err(IssueError::Account(error)) => {
+                tracing::info!(issuer = self.options.name, %error, "revoking without the account");
+                Ok(None)
+            }
             found => found,
         }
     }
