@@ -66,7 +66,7 @@ pub fn mismatch(candidate: Candidate<'_>, site: &Site, now: DateTime<Utc>) -> Op
     identifiers_differ(candidate, site).or_else(|| made_otherwise(candidate, site, now))
 }
 
-/// The first moment, `now` or later, at which [`due`] will say so, and by which rule. What a person changes in the configuration, or
+/// The first moment, `now` or later, at which [`due()`] will say so, and by which rule. What a person changes in the configuration, or
 /// forces, until then is not foreseen.
 pub fn due_at(candidate: Candidate<'_>, site: &Site, now: DateTime<Utc>) -> (DateTime<Utc>, Due) {
     if let Some(why) = due(candidate, site, now) {
