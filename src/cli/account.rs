@@ -16,8 +16,9 @@ use super::paste;
 use super::rendering;
 use super::session::{Purpose, Session};
 use super::supplied::can_ask;
-use crate::config::{AcmeSettings, IssuerSettings, Settings};
+use crate::config::{AcmeSettings, IssuerSettings, Settings, SolverSettings};
 use crate::domain::object_key::ObjectKey;
+use crate::domain::site::Site;
 use crate::fleet::progress::Progress as _;
 use crate::issuer::acme::{AccountView, AcmeIssuer};
 use crate::solver::standalone::Standalone;
@@ -55,7 +56,24 @@ pub(super) async fn run(arguments: &Arguments, options: &Account, console: &Arc<
         view = act(&options.action, &issuer) => view.map_err(Failure::from)?,
         () = session.fleet.interrupt.cancelled() => return Err(super::session::interrupted()),
     };
-    answer(arguments, &options.action, &name, view.as_ref(), console)
+    answer(arguments, &options.action, &name, view.as_ref(), console)?;
+    if matches!(options.action, AccountAction::Rollover { .. }) && view.is_some() {
+        warn_of_thumbprints(&settings, &name, console);
+    }
+    Ok(Exit::Done)
+}
+
+/// Servers that answer challenges by themselves do it with the thumbprint of the account's key.
+fn warn_of_thumbprints(settings: &Settings, issuer: &str, console: &Console) {
+    let stateless =
+        |site: &&Site| site.solver.as_ref().and_then(|name| settings.solvers.get(name)).is_some_and(SolverSettings::is_stateless);
+    for site in settings.sites.iter().filter(|site| site.issuers.iter().any(|name| name == issuer)).filter(stateless) {
+        console.warning(&format!(
+            "{0}: its servers answer challenges with the thumbprint of the old key: paste what `certfleet snippet SERVER {1}` prints now on each, before it is renewed",
+            site.name,
+            site.name.in_shell(),
+        ));
+    }
 }
 
 async fn act(action: &AccountAction, issuer: &AcmeIssuer) -> Result<Option<AccountView>, crate::issuer::IssueError> {
@@ -112,13 +130,7 @@ async fn confirm(name: &str, session: &Session, console: &Console) -> Result<(),
     }
 }
 
-fn answer(
-    arguments: &Arguments,
-    action: &AccountAction,
-    name: &str,
-    view: Option<&AccountView>,
-    console: &Console,
-) -> Result<Exit, Failure> {
+fn answer(arguments: &Arguments, action: &AccountAction, name: &str, view: Option<&AccountView>, console: &Console) -> Result<(), Failure> {
     let object = ObjectKey::account(name);
     if arguments.json {
         let account =
@@ -139,5 +151,5 @@ fn answer(
     if view.is_none() {
         console.note(&format!("the fleet has no account at {name}: the first order opens one"));
     }
-    Ok(Exit::Done)
+    Ok(())
 }

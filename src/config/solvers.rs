@@ -86,7 +86,7 @@ impl SolverSettings {
     }
 
     /// Whether the servers answer by themselves, with the one thumbprint that their configuration has.
-    pub(super) fn is_stateless(&self) -> bool {
+    pub fn is_stateless(&self) -> bool {
         matches!(self, Self::Http01(Http01Settings { answer: HttpAnswer::Stateless, .. }))
     }
 }

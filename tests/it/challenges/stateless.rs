@@ -71,6 +71,19 @@ async fn a_ca_validates_through_nginx_and_haproxy_and_nobody_presents_anything()
 }
 
 #[tokio::test]
+async fn a_new_key_of_the_account_names_the_sites_whose_servers_have_the_old_thumbprint() {
+    let pebble = Pebble::start(PebbleOptions::default()).await;
+    let machine = stateless(&pebble);
+    machine.run(&["snippet", "nginx", SITE, "--open-account"]).expect(0);
+    let before = thumbprint(&machine);
+    let told = machine.run(&["account", "rollover", "--json"]).expect(0).says(&format!("certfleet snippet SERVER {SITE}"));
+    let after = thumbprint(&machine);
+    assert_ne!(after, before);
+    assert_eq!(told.json()["account"]["thumbprint"], after.as_str());
+    assert!(!machine.run(&["account", "show"]).expect(0).stderr.contains("snippet"), "nothing has changed");
+}
+
+#[tokio::test]
 async fn the_thumbprint_of_another_account_is_found_out_before_the_ca_is_told() {
     let pebble = Pebble::start(PebbleOptions::default()).await;
     let machine = stateless(&pebble);
